@@ -1,0 +1,49 @@
+"""Store, bus and certificate, opened the way every service opens them."""
+
+from __future__ import annotations
+
+from services.core.auth.authenticator import Authenticator
+from services.core.bus import Bus
+from services.core.service import Service
+from services.core.store.engine import Store
+from services.core.tls import Certificate, Tls
+
+
+async def open_store(service: Service) -> Store:
+    """The store, once it answers: until then the service is not ready. Closed with the service."""
+    settings = service.settings.database
+    store = Store(settings.url, settings.pool, service.metrics)
+    service.on_close(store.close)
+    service.ready_when("store", store.check)
+    await service.until("store", store.check)
+    return store
+
+
+async def open_bus(service: Service) -> Bus:
+    """The bus, whether NATS is there or not: readiness says which. Drained and closed with the service."""
+    bus = await Bus.connect(service.settings.nats.url, service.name, service.log, service.settings.nats.replicas)
+    service.on_close(bus.close)
+    service.ready_when("bus", bus.check)
+    service.on_drain(bus.drain)
+    return bus
+
+
+def open_tls(service: Service) -> Tls | None:
+    """What gives listeners their TLS context, re-read when the files change; None where no certificate is set."""
+    settings = service.settings.tls
+    if settings.cert is None or settings.key is None:
+        service.log.warning("no certificate is set: no TLS is offered")
+        return None
+    return Certificate(settings.cert, settings.key, service.log).context
+
+
+async def open_authenticator(service: Service, store: Store, bus: Bus) -> Authenticator:
+    """The login checks that this process's doors share. Closed with the service."""
+    authenticator = Authenticator(store, bus, service.settings)
+
+    async def close() -> None:
+        authenticator.close()
+
+    service.on_close(close)
+    await authenticator.start()
+    return authenticator

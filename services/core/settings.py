@@ -1,0 +1,273 @@
+"""Everything that can be set, in one frozen value that a service's `__main__` reads once.
+
+A key is one line in its group below; its environment name follows from the path (`imap.tls_port` is
+`POSTA_IMAP_TLS_PORT`), the TOML file named by `POSTA_CONFIG` mirrors the groups, the environment wins over the file.
+There is no instance at module level: whoever needs a setting is given it.
+"""
+
+import os
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+PREFIX = "POSTA_"
+# Read by `posta up` and by `load` itself; a service that finds them in its environment has nothing to say about them.
+FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE"})
+# Attachments that a mail client or a shell starts on a double click.
+DANGEROUS = """
+    ade adp app bat chm cmd com cpl dll exe hta inf ins isp jar jse lib lnk mde msc msi msp mst pif ps1 reg scf scr sct
+    sys url vb vbe vbs vxd wsc wsf wsh
+"""
+
+
+def _words(value: object) -> object:
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
+Port = Annotated[int, Field(ge=0, le=65535, description="0 = not listening")]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Ceiling = Annotated[int, Field(ge=0, description="0 = no limit")]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_words)]
+
+
+class _Group(BaseModel):
+    # Input is hidden because pydantic would otherwise print a refused password or URL in its message.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+
+class Database(_Group):
+    url: str = Field(default="", repr=False)
+    pool: Count = 8
+    connect_timeout_s: Seconds = 5
+    statement_timeout_s: Seconds = 60
+    durable_staging: bool = False
+    """True where blobs live on another Postgres than the spool: staging then commits synchronously."""
+
+
+class Nats(_Group):
+    url: str = Field(default="nats://127.0.0.1:4222", repr=False)
+    replicas: Count = 1
+    """NATS servers that keep each stream."""
+
+
+class Log(_Group):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Health(_Group):
+    port: Port = 9090
+
+
+class Tls(_Group):
+    cert: Path | None = None
+    key: Path | None = None
+
+
+class Proxy(_Group):
+    networks: Networks = ()
+    """PROXY protocol is required from these networks and refused from all others."""
+
+
+class Limits(_Group):
+    message_size: ByteSize = ByteSize(50 * 1024 * 1024)
+    recipients: Count = 1000
+
+
+class Login(_Group):
+    plaintext_auth: bool = False
+    cache_s: Seconds = 600
+    window_s: Seconds = 600
+    failures_per_account: Count = 10
+    failures_per_network: Count = 50
+    max_delay_s: Seconds = 10
+
+
+class Spool(_Group):
+    sweep_s: Seconds = 10
+    group_size: Count = 64
+    """Accepts of one process that share a commit, at most."""
+
+
+class Submission(_Group):
+    port: Port = 587
+    tls_port: Port = 465
+    require_known_from: bool = True
+    max_connections: Count = 2000
+    max_per_ip: Ceiling = 0
+
+
+class Mxrouter(_Group):
+    port: Port = 25
+    max_connections: Count = 2000
+    max_per_ip: Ceiling = 50
+
+
+class Scan(_Group):
+    deadline_s: Seconds = 30
+
+
+class Filter(_Group):
+    clamd: Words = ()
+    """`host:port` or the path of a Unix socket, several for several daemons."""
+    refuse_extensions: Words = tuple(DANGEROUS.split())
+    concurrency: Count = 32
+    engine_deadline_s: Seconds = 10
+
+
+class Delivery(_Group):
+    batch: Count = 64
+    spacing_s: Annotated[float, Field(ge=0)] = 0.02
+    """From one batch to the next: a lone message is served at once, a stream of them in batches that cost less."""
+    ack_wait_s: Seconds = 30
+    max_attempts: Count = 10
+
+
+class Imap(_Group):
+    port: Port = 143
+    tls_port: Port = 993
+    max_connections: Count = 10_000
+    max_per_ip: Ceiling = 0
+    login_timeout_s: Seconds = 60
+    idle_timeout_s: Seconds = 1800
+    """RFC 9051 5.4: the autologout timer of an authenticated session is at least 30 minutes."""
+
+
+class Pop(_Group):
+    port: Port = 110
+    tls_port: Port = 995
+    max_connections: Count = 2000
+    max_per_ip: Ceiling = 0
+    login_timeout_s: Seconds = 60
+    idle_timeout_s: Seconds = 600
+    """RFC 1939 3: the autologout timer is at least 10 minutes."""
+
+
+class Sync(_Group):
+    port: Port = 80
+    tls_port: Port = 443
+    admin_token: SecretStr | None = None
+    # What autoconfig and autodiscover tell a client: where the doors are seen from outside.
+    public_hostname: str = ""
+    imap_port: Port = 143
+    imap_tls_port: Port = 993
+    pop_port: Port = 110
+    pop_tls_port: Port = 995
+    submission_port: Port = 587
+    submission_tls_port: Port = 465
+
+
+class Settings(_Group):
+    """All of it. `Settings()` has every default, so a test names only what it changes."""
+
+    hostname: str = "localhost"
+    listen_host: str = "0.0.0.0"
+    grace_s: Annotated[float, Field(ge=0)] = 25
+    database: Database = Database()
+    nats: Nats = Nats()
+    log: Log = Log()
+    health: Health = Health()
+    tls: Tls = Tls()
+    proxy: Proxy = Proxy()
+    limits: Limits = Limits()
+    login: Login = Login()
+    spool: Spool = Spool()
+    submission: Submission = Submission()
+    mxrouter: Mxrouter = Mxrouter()
+    scan: Scan = Scan()
+    filter: Filter = Filter()
+    delivery: Delivery = Delivery()
+    imap: Imap = Imap()
+    pop: Pop = Pop()
+    sync: Sync = Sync()
+
+
+class BadSettings(ValueError):
+    """One line for an operator: the key and what was expected. Never repeats the value, which may be a secret."""
+
+
+type_of_group = {
+    name: field.annotation
+    for name, field in Settings.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, _Group)
+}
+
+
+def read(env: Mapping[str, str], needed: Sequence[str] = ()) -> Settings:
+    """The settings that `env` and the file it names in POSTA_CONFIG describe.
+
+    `needed` are paths such as "database.url" that must not be empty. Raises BadSettings.
+    """
+    tree = _file(env.get("POSTA_CONFIG", ""))
+    names: dict[tuple[str, ...], str] = {}
+    for path, name in _named(env):
+        names[path] = name
+        branch = tree if len(path) == 1 else tree.setdefault(path[0], {})
+        if not isinstance(branch, dict):
+            raise BadSettings(f"{env['POSTA_CONFIG']}: {path[0]}: expected a table")
+        branch[path[-1]] = env[name]
+    try:
+        settings = Settings.model_validate(tree)
+    except ValidationError as error:
+        lines = dict.fromkeys(_line(each, names, env) for each in error.errors(include_url=False))
+        raise BadSettings("; ".join(lines)) from None
+    for dotted in needed:
+        group, _, key = dotted.rpartition(".")
+        if not getattr(getattr(settings, group) if group else settings, key):
+            raise BadSettings(f"{PREFIX}{dotted.replace('.', '_').upper()}: expected a value, it is not set")
+    return settings
+
+
+def load(env: Mapping[str, str] | None = None, needed: Sequence[str] = ("database.url",)) -> Settings:
+    """`read` for a `__main__`: bad settings become one line on stderr and exit code 2."""
+    try:
+        return read(os.environ if env is None else env, needed)
+    except BadSettings as error:
+        _refuse(str(error))
+
+
+def _refuse(line: str) -> NoReturn:
+    sys.stderr.write(f"posta: {line}\n")
+    raise SystemExit(2)
+
+
+def _file(path: str) -> dict[str, object]:
+    if not path:
+        return {}
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise BadSettings(f"POSTA_CONFIG: expected a readable TOML file, {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(f"POSTA_CONFIG: expected TOML, {path}: {error}") from None
+
+
+def _named(env: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    for name in sorted(env):
+        if not name.startswith(PREFIX) or name in FOR_THE_DEV_ROOM:
+            continue
+        words = name.removeprefix(PREFIX).lower()
+        group, _, key = words.partition("_")
+        if group in type_of_group and key:
+            yield (group, key), name
+        else:
+            yield (words,), name
+
+
+def _line(error: ErrorDetails, names: Mapping[tuple[str, ...], str], env: Mapping[str, str]) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    name = names.get(path[:2]) or names.get(path[:1])
+    where = name or f"{env.get('POSTA_CONFIG', 'settings')}: {'.'.join(path)}"
+    if error["type"] == "extra_forbidden":
+        # A Service called posta-imap makes Kubernetes inject POSTA_IMAP_SERVICE_HOST and its kin into every pod.
+        linked = (name is not None and env[name].startswith("tcp://")) or "_SERVICE_" in where
+        return f"{where}: unknown key" + (" (set enableServiceLinks: false on the pod)" if linked else "")
+    return f"{where}: {error['msg'].replace('Input should be', 'expected')}"

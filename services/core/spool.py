@@ -1,0 +1,152 @@
+"""The way in that both doors and our own DSNs share: stage the octets, accept the message, see that it moves on.
+
+Concurrent stages of a process share one statement, concurrent accepts one commit: while a group is on its way to the
+disk the next one gathers, so the more arrives at once the less each message costs, and nobody waits for a timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from services.contracts.v1.mail_pb2 import Envelope, Ticket
+from services.core.bus import Bus, work_local, work_remote
+from services.core.directory import Local, Remote
+from services.core.ids import BlobId, SpoolId
+from services.core.store import blobs, spool
+from services.core.store.engine import Store, StoreUnavailable
+from services.core.telemetry import Logger
+
+TICKET_LOST_S = 20.0  # a recipient not served by then has its ticket published again
+_TIDY_EVERY_S = 600.0
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class _Group(Generic[Item, Result]):
+    """Gathers what arrives while the last group is being written, and writes it as one."""
+
+    def __init__(self, write: Callable[[list[Item]], Awaitable[Sequence[Result]]], limit: int, octets: int) -> None:
+        self._write, self._limit, self._octets = write, limit, octets
+        self._waiting: list[tuple[Item, int, asyncio.Future[Result]]] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def put(self, item: Item, weight: int) -> Result:
+        """Write `item` with its group; raises what the write raised. `weight`: octets it holds in memory."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, weight, future))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._drain())
+        return await future
+
+    async def _drain(self) -> None:
+        try:
+            while self._waiting:
+                await self._settle(self._take())
+        finally:
+            # In the same step as the last look at `_waiting`: whoever comes next must find nobody at work.
+            self._writer = None
+
+    async def _settle(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._write([item for item, _ in group])
+        except Exception as error:
+            # What the store refuses as wrong is one item's fault: the others of the group do not pay for it.
+            if len(group) > 1 and not isinstance(error, StoreUnavailable):
+                for one in group:
+                    await self._settle([one])
+                return
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), result in zip(group, results, strict=True):
+            if not future.done():  # its connection may be gone; the message is kept all the same
+                future.set_result(result)
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        octets = count = 0
+        for _, weight, _ in self._waiting[: self._limit]:
+            if count and octets + weight > self._octets:
+                break
+            octets, count = octets + weight, count + 1
+        taken, self._waiting = self._waiting[:count], self._waiting[count:]
+        return [(item, future) for item, _, future in taken]
+
+
+def routed(target: Local | Remote, notify: str | None = None, orcpt: str | None = None) -> spool.Recipient:
+    """One place that the directory named, as the spool keeps it."""
+    match target:
+        case Local(account_id=account_id, address=address):
+            return spool.Recipient(address, account_id, notify, orcpt)
+        case Remote(address=remote):
+            return spool.Recipient(str(remote), None, notify, orcpt)
+
+
+class Spool:
+    """Stage and accept; one per process."""
+
+    def __init__(self, store: Store, bus: Bus, log: Logger, *, group_size: int = 64, synchronous: bool = False) -> None:
+        self._store, self._bus, self._log = store, bus, log
+        self._synchronous = synchronous
+        self._stages: _Group[tuple[BlobId, bytes], None] = _Group(self._stage, group_size, 8 << 20)
+        self._accepts: _Group[spool.Entry, None] = _Group(self._accept, group_size, 8 << 20)
+
+    async def stage(self, name: BlobId, octets: bytes) -> None:
+        """Keep the octets so that filter and delivery can read them; raises `StoreUnavailable`."""
+        await self._stages.put((name, octets), len(octets))
+
+    async def accept(self, entry: spool.Entry) -> None:
+        """Commit the message: from the return on it is ours to deliver or to bounce. Raises `StoreUnavailable`.
+
+        If cancelled, the message may or may not have been kept, as after any lost reply (RFC 1047).
+        """
+        await self._accepts.put(entry, len(entry.prefix))
+        self.publish(entry)
+
+    def publish(self, entry: spool.Entry) -> None:
+        """Tell delivery and relay that a committed entry waits for them."""
+        self._publish(
+            entry.spool_id,
+            entry.traceparent,
+            local=any(r.account_id is not None for r in entry.recipients),
+            remote=any(r.account_id is None for r in entry.recipients),
+        )
+
+    async def sweep_forever(self, every_s: float) -> None:
+        """Publish the tickets of whatever is due, and tidy up; any number of processes may do so at once."""
+        since_tidy = _TIDY_EVERY_S
+        while True:
+            try:
+                async with self._store.begin("spool.sweep") as conn:
+                    due = await spool.sweep(conn, wait_s=TICKET_LOST_S)
+                for row in due:
+                    self._publish(row.spool_id, "", local=row.local, remote=row.remote)
+                if due:
+                    self._log.info("tickets published again", entries=len(due))
+                if since_tidy >= _TIDY_EVERY_S:
+                    async with self._store.begin("spool.tidy") as conn:
+                        await spool.tidy(conn)
+                    await blobs.sweep(self._store)
+                    since_tidy = 0.0
+            except StoreUnavailable as error:
+                self._log.warning("sweep put off", reason=str(error))
+            await asyncio.sleep(every_s)
+            since_tidy += every_s
+
+    def _publish(self, spool_id: SpoolId, traceparent: str, *, local: bool, remote: bool) -> None:
+        ticket = Ticket(envelope=Envelope(spool_id=spool_id, traceparent=traceparent))
+        for wanted, subject in ((local, work_local()), (remote, work_remote())):
+            if wanted:
+                # Not waited for: the stream catches it, or the sweeper finds the rows.
+                self._bus.publish_hint(subject, ticket)
+
+    async def _stage(self, contents: list[tuple[BlobId, bytes]]) -> Sequence[None]:
+        await blobs.stage_named(self._store, contents, synchronous=self._synchronous)
+        return [None] * len(contents)
+
+    async def _accept(self, entries: list[spool.Entry]) -> Sequence[None]:
+        await spool.insert(self._store, entries, TICKET_LOST_S)
+        return [None] * len(entries)

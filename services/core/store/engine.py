@@ -1,0 +1,147 @@
+"""One pool of connections, three ways to borrow one, and one place where a lost database gets its name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import perf_counter
+from typing import TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+from prometheus_client import Histogram
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from services.core.telemetry import Metrics
+
+
+class StoreUnavailable(Exception):
+    """Postgres cannot be reached, or went away in the middle: nothing was kept, the caller may try again."""
+
+
+# SQLSTATE classes that mean "not now" rather than "wrong": 08 connection, 53 resources (disk full), 57P shutdown,
+# 25006 a standby, 40 serialization failure or deadlock.
+_UNAVAILABLE = ("08", "53", "57P", "25006", "40")
+
+
+def _is_unavailable(error: BaseException) -> bool:
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated or error.orig is None:
+            return True
+        return _is_unavailable(error.orig) or (
+            error.orig.__cause__ is not None and _is_unavailable(error.orig.__cause__)
+        )
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_UNAVAILABLE)
+    return isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError | TimeoutError)
+
+
+Connection: TypeAlias = AsyncConnection  # for those outside this room who pass one on
+
+Driver: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
+
+# Statements are prepared once and run for ever: planning the larger ones each time costs more than running them.
+_SETTINGS = {"jit": "off", "application_name": "posta", "plan_cache_mode": "force_generic_plan"}
+
+
+async def _keep(_conn: object) -> None:
+    """Nothing that the driver's users do outlives their statement, so nothing needs to be reset."""
+
+
+class Store:
+    """The pool. Raises `StoreUnavailable` when Postgres is gone; a cancelled borrower's work is rolled back."""
+
+    def __init__(self, url: str, pool: int = 8, metrics: Metrics | None = None) -> None:
+        """`url`: postgresql://user:password@host:port/database. `pool`: connections kept and at most opened."""
+        self._seconds: Histogram | None = None
+        if metrics is not None:
+            self._seconds = metrics.histogram(
+                "store_transaction_seconds", "Time a named store transaction held its connection.", ["name"]
+            )
+        self._engine = create_async_engine(
+            make_url(url).set(drivername="postgresql+asyncpg"),
+            pool_size=pool,
+            max_overflow=0,
+            pool_timeout=20,
+            pool_use_lifo=True,  # idle connections stay idle, so their backends can be trimmed
+            connect_args={"timeout": 5, "server_settings": _SETTINGS},
+        )
+        self._url, self._size = url, pool
+        self._drivers: asyncpg.Pool[asyncpg.Record] | None = None
+        self._opening = asyncio.Lock()
+        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._snapshot = self._engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @asynccontextmanager
+    async def begin(self, name: str) -> AsyncIterator[AsyncConnection]:
+        """A read-committed transaction that commits when the block ends; `name` ("imap.store_flags") feeds metrics."""
+        with _Named(name, self._seconds):
+            async with self._engine.begin() as conn:
+                yield conn
+
+    @asynccontextmanager
+    async def read(self, name: str) -> AsyncIterator[AsyncConnection]:
+        """One unchanging picture of the store for several statements: REPEATABLE READ, read only."""
+        with _Named(name, self._seconds):
+            async with self._snapshot.begin() as conn:
+                yield conn
+
+    @asynccontextmanager
+    async def query(self, name: str) -> AsyncIterator[AsyncConnection]:
+        """Autocommit: for single statements, which need no BEGIN and COMMIT around them."""
+        with _Named(name, self._seconds):
+            async with self._autocommit.connect() as conn:
+                yield conn
+
+    @asynccontextmanager
+    async def driver(self, name: str) -> AsyncIterator[Driver]:
+        """A bare asyncpg connection, outside any transaction: measured hot paths only.
+
+        From a pool of its own: a connection out of the other one costs more than most statements.
+        """
+        with _Named(name, self._seconds):
+            async with self._opening:
+                if self._drivers is None:
+                    self._drivers = await asyncpg.create_pool(
+                        self._url, min_size=1, max_size=self._size, timeout=5, server_settings=_SETTINGS, reset=_keep
+                    )
+            async with self._drivers.acquire(timeout=20) as conn:
+                yield conn
+
+    async def check(self) -> None:
+        """Return if Postgres answers and its schema is there; else raise `StoreUnavailable`. For readiness."""
+        async with self.query("store.check") as conn:
+            await conn.execute(_CHECK)
+
+    async def close(self) -> None:
+        """Close every connection; borrowed ones when they come back."""
+        await self._engine.dispose()
+        if self._drivers is not None:
+            self._drivers.terminate()
+
+
+_CHECK = text("SELECT version_num FROM alembic_version")
+
+
+class _Named:
+    """Times a block under its name and turns what means "no database" into `StoreUnavailable`."""
+
+    __slots__ = ("_name", "_seconds", "_start")
+
+    def __init__(self, name: str, seconds: Histogram | None) -> None:
+        self._name = name
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._start = perf_counter()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._seconds is not None:
+            self._seconds.labels(self._name).observe(perf_counter() - self._start)
+        if error is not None and _is_unavailable(error):
+            raise StoreUnavailable(str(error).splitlines()[0] if str(error) else repr(error)) from error

@@ -1,0 +1,51 @@
+"""Bring the schema to the newest revision: `python -m services.core.store.migrate`, a Job before the pods.
+
+Revisions only expand what the running version uses, so version N and N-1 run together; a later revision contracts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from services.core.settings import load
+
+_LOCK = text("SELECT pg_advisory_lock(7233920101)")  # two Jobs at once: the second finds nothing left to do
+_LIMITS = text("SET lock_timeout = '4s'")  # rather fail than queue every reader behind a table lock
+
+
+def config(connection: Connection | None = None) -> Config:
+    """Alembic's settings; with a connection, what `command.upgrade` needs to run."""
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    made.set_main_option("file_template", "%%(year)d_%%(month).2d_%%(day).2d_%%(slug)s")
+    made.attributes["connection"] = connection
+    return made
+
+
+def _upgrade(connection: Connection) -> None:
+    connection.execute(_LOCK)
+    connection.execute(_LIMITS)
+    connection.commit()
+    command.upgrade(config(connection), "head")
+
+
+async def migrate(url: str) -> None:
+    """Upgrade the database at `url` to the head; idempotent and safe to run twice at once."""
+    engine = create_async_engine(make_url(url).set(drivername="postgresql+asyncpg"))
+    try:
+        async with engine.connect() as conn:
+            await conn.run_sync(_upgrade)
+            await conn.commit()
+    finally:
+        await engine.dispose()
+
+
+if __name__ == "__main__":
+    asyncio.run(migrate(load().database.url))

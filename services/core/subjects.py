@@ -1,0 +1,56 @@
+"""Every subject on the bus, and the two streams that keep some of them."""
+
+from services.core.ids import AccountId
+from services.core.line import NANOSECONDS
+
+ROOT = "posta.v1."
+
+
+def scan() -> str:
+    """Door to filter, request and reply: ScanRequest, Verdict."""
+    return ROOT + "scan"
+
+
+def work_local() -> str:
+    """Door to delivery: Ticket."""
+    return ROOT + "work.local"
+
+
+def work_remote() -> str:
+    """Door to relay: Ticket."""
+    return ROOT + "work.remote"
+
+
+def changed(account_id: AccountId) -> str:
+    """Any writer to readers of one account, a hint: Changed."""
+    return f"{ROOT}changed.{account_id}"
+
+
+def directory_changed() -> str:
+    """Provisioning to every cache, a hint: DirectoryChanged."""
+    return ROOT + "directory.changed"
+
+
+def trace(spool_id: str = ">") -> str:
+    """Every step of one message (of all messages without an argument): TraceEvent."""
+    return f"{ROOT}trace.{spool_id or 'none'}"
+
+
+STREAMS: tuple[dict[str, object], ...] = (
+    {
+        "name": "WORK",
+        "subjects": [ROOT + "work.>"],
+        "retention": "workqueue",
+        "storage": "file",
+        "duplicate_window": 120 * NANOSECONDS,
+    },
+    {
+        "name": "TRACE",
+        "subjects": [ROOT + "trace.>"],
+        "retention": "limits",
+        "storage": "file",
+        "discard": "old",
+        "max_age": 7 * 86_400 * NANOSECONDS,
+        "max_bytes": 1024**3,
+    },
+)

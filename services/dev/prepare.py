@@ -1,0 +1,42 @@
+"""What has to exist before the services start: a certificate, the schema and, with `--demo`, the demo accounts.
+
+Run by the supervisor as a process of its own, started before Postgres is up: a line on stdin says that it is. The
+settings that come of it are one JSON object on stdout.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+
+from services.core.settings import load
+from services.core.store.migrate import migrate
+from services.core.tls import ensure_dev_certificate
+from services.dev import demo
+from services.dev.home import find
+from services.dev.plan import HOSTNAME, LISTEN_HOST
+
+
+async def prepare(env: Mapping[str, str], arguments: Sequence[str]) -> dict[str, str]:
+    """Make it, or find it made. `env` names the home and the database."""
+    # A key that no service knows would keep each of them from starting: said here, once and at once.
+    load(env)
+    made: dict[str, str] = {}
+    if not env.get("POSTA_TLS_CERT"):
+        files = ensure_dev_certificate(find(env).tls, (HOSTNAME, LISTEN_HOST, demo.DOMAIN))
+        made = {"POSTA_TLS_CERT": str(files.cert), "POSTA_TLS_KEY": str(files.key), "ca": str(files.ca)}
+    if not await asyncio.to_thread(sys.stdin.readline):
+        sys.exit("posta: the start was given up")
+    await migrate(env["POSTA_DATABASE_URL"])
+    if "--demo" in arguments:
+        await demo.ensure_accounts(env["POSTA_DATABASE_URL"])
+    return made
+
+
+if __name__ == "__main__":
+    # The answer is the only thing on stdout, whatever a library prints.
+    with redirect_stdout(sys.stderr):
+        answer = asyncio.run(prepare(os.environ, sys.argv[1:]))
+    print(json.dumps(answer))

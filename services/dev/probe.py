@@ -1,0 +1,47 @@
+"""Questions to a server on this machine: is it ready?"""
+
+import asyncio
+import json
+
+HOST = "127.0.0.1"
+PATIENCE_S = 3.0
+
+
+async def readyz(port: int) -> str:
+    """Why the service with this health port is not ready, empty when it is."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                head, _, body = (await reader.read(65536)).partition(b"\r\n\r\n")
+            finally:
+                writer.close()
+    except TimeoutError:
+        return f"/readyz does not answer within {PATIENCE_S:g} s"
+    except OSError:
+        return "not listening"
+    if b" 200 " in head.split(b"\r\n", 1)[0]:
+        return ""
+    return "; ".join(body.decode("utf-8", "replace").split("\n")).strip("; ") or "not ready"
+
+
+async def nats(port: int) -> str:
+    """Why the NATS server on this port does not take work, empty when it does and JetStream is on."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                greeting = await reader.readline()
+            finally:
+                writer.close()
+    except TimeoutError:
+        return f"no greeting within {PATIENCE_S:g} s"
+    except OSError:
+        return "not listening"
+    word, _, facts = greeting.partition(b" ")
+    try:
+        ready = word == b"INFO" and bool(json.loads(facts).get("jetstream"))
+    except ValueError:
+        ready = False
+    return "" if ready else "no JetStream yet"

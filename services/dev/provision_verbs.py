@@ -1,0 +1,232 @@
+"""`posta domain|account|alias|quota`: who may have mail here. They work on Postgres, whatever else runs."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import typer
+
+from services.dev import control
+from services.dev.home import find
+from services.dev.status import console
+from services.dev.trouble import Trouble
+
+Row = dict[str, Any]
+AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Address = Annotated[str, typer.Argument(help="user@domain")]
+Size = Annotated[str, typer.Argument(help="10G, 500M, 1048576 or none.")]
+Password = Annotated[str, typer.Option(help="Shown in the process list; better typed at the prompt.")]
+FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from the first line of stdin.")]
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def _group(name: str, what: str) -> typer.Typer:
+    return typer.Typer(name=name, help=what, no_args_is_help=True, rich_markup_mode=None)
+
+
+domain = _group("domain", "The domains mail is taken for.")
+account = _group("account", "The people who have a mailbox.")
+alias = _group("alias", "Further addresses, lists, forwards; @domain is that domain's catch-all.")
+quota = _group("quota", "How much a mailbox may hold.")
+
+
+@domain.command("add")
+def _domain_add(name: str, as_json: AsJson = False) -> None:
+    """Take mail for a domain."""
+    _done(lambda p: p.add_domain(name), as_json, f"domain {name} added")
+
+
+@domain.command("list")
+def _domain_list(as_json: AsJson = False) -> None:
+    """Every domain."""
+    _listed(lambda p: p.domains(), as_json)
+
+
+@domain.command("remove")
+def _domain_remove(name: str, as_json: AsJson = False) -> None:
+    """Stop taking mail for a domain that has no addresses left."""
+    _done(lambda p: p.remove_domain(name), as_json, f"domain {name} removed")
+
+
+@account.command("add")
+def _account_add(
+    address: Address,
+    name: Annotated[str, typer.Option(help="The person's name.")] = "",
+    size: Annotated[str, typer.Option("--quota", help="10G, 500M or none.")] = "none",
+    password: Password = "",
+    password_stdin: FromStdin = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a mailbox with its folders."""
+    octets = octets_of(size)
+    secret = _password(password, password_stdin)
+    _done(lambda p: p.add_account(address, secret, name, octets), as_json, f"account {address} added")
+
+
+@account.command("list")
+def _account_list(
+    in_domain: Annotated[str, typer.Option("--domain", help="Of this domain alone.")] = "", as_json: AsJson = False
+) -> None:
+    """Every account."""
+    _listed(lambda p: p.accounts(in_domain), as_json)
+
+
+@account.command("show")
+def _account_show(address: Address, as_json: AsJson = False) -> None:
+    """One account."""
+    row = _run(lambda p: p.account(address))
+    _print([row], as_json, single=True)
+
+
+@account.command("password")
+def _account_password(
+    address: Address, password: Password = "", password_stdin: FromStdin = False, as_json: AsJson = False
+) -> None:
+    """Give an account a new password."""
+    secret = _password(password, password_stdin)
+    _done(lambda p: p.set_password(address, secret), as_json, f"{address} has a new password")
+
+
+@account.command("suspend")
+def _account_suspend(address: Address, as_json: AsJson = False) -> None:
+    """Refuse logins and mail, keeping everything."""
+    _done(lambda p: p.set_status(address, "suspended"), as_json, f"{address} is suspended")
+
+
+@account.command("resume")
+def _account_resume(address: Address, as_json: AsJson = False) -> None:
+    """Allow logins and mail again."""
+    _done(lambda p: p.set_status(address, "active"), as_json, f"{address} is active")
+
+
+@account.command("remove")
+def _account_remove(
+    address: Address, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, as_json: AsJson = False
+) -> None:
+    """Delete an account with all its mail."""
+    if not yes:
+        typer.confirm(f"Delete {address} with all its mail?", abort=True)
+    _done(lambda p: p.remove_account(address), as_json, f"account {address} removed")
+
+
+@alias.command("add")
+def _alias_add(
+    address: Address, target: Annotated[str, typer.Argument(help="Where it goes.")], as_json: AsJson = False
+) -> None:
+    """Let mail for `address` go to `target` as well."""
+    _done(lambda p: p.add_alias(address, target), as_json, f"{address} goes to {target}")
+
+
+@alias.command("list")
+def _alias_list(
+    in_domain: Annotated[str, typer.Option("--domain", help="Of this domain alone.")] = "", as_json: AsJson = False
+) -> None:
+    """Every alias with its target."""
+    _listed(lambda p: p.aliases(in_domain), as_json)
+
+
+@alias.command("remove")
+def _alias_remove(
+    address: Address, target: Annotated[str, typer.Argument(help="This target alone.")] = "", as_json: AsJson = False
+) -> None:
+    """Remove an alias, or one target of it."""
+    _done(lambda p: p.remove_alias(address, target), as_json, f"alias {address} removed")
+
+
+@quota.command("set")
+def _quota_set(address: Address, size: Size, as_json: AsJson = False) -> None:
+    """Limit what a mailbox may hold."""
+    octets = octets_of(size)
+    _done(lambda p: p.set_quota(address, octets), as_json, f"quota of {address}: {size}")
+
+
+@quota.command("show")
+def _quota_show(address: Address, as_json: AsJson = False) -> None:
+    """What a mailbox may hold and holds."""
+    row = _run(lambda p: p.account(address))
+    _print([{key: row[key] for key in ("address", "quota_octets", "used_octets")}], as_json, single=True)
+
+
+def octets_of(size: str) -> int | None:
+    """How many octets "10G" or "500M" are (powers of 1024); None for "none". Raises Trouble for anything else."""
+    if size.casefold() in ("none", "unlimited"):
+        return None
+    found = re.fullmatch(r"(\d{1,15})\s*([kmgt]?)i?b?", size.strip().casefold(), re.ASCII)
+    if found is None:
+        raise Trouble(f"expected a size such as 10G, 500M, 1048576 or none, got {size!r}", 2)
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def database_url() -> str:
+    """POSTA_DATABASE_URL, or that of the platform running in this home. Raises Trouble where neither is."""
+    return os.environ.get("POSTA_DATABASE_URL") or str(control.ask(find(os.environ), "status")["urls"]["database"])
+
+
+def _password(given: str, from_stdin: bool) -> str:
+    if given and from_stdin:
+        raise Trouble("--password and --password-stdin exclude each other", 2)
+    if from_stdin:
+        given = sys.stdin.readline().rstrip("\r\n")
+    elif not given:
+        if not sys.stdin.isatty():
+            raise Trouble("a password is needed: --password-stdin, --password or a terminal to ask at", 2)
+        given = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    if not given:
+        raise Trouble("the password is empty", 2)
+    return given
+
+
+def _run(work: Callable[[Any], Awaitable[Any]]) -> Any:
+    # Imported late: the store takes longer to load than most verbs to run.
+    from services.dev.provision import Provisioning
+
+    async def go() -> Any:
+        async with Provisioning.at(database_url(), nats_url()) as provisioning:
+            return await work(provisioning)
+
+    return asyncio.run(go())
+
+
+def nats_url() -> str:
+    """Where caches are told; empty when nobody need be: without a running platform there are none to tell."""
+    if given := os.environ.get("POSTA_NATS_URL"):
+        return given
+    home = find(os.environ)
+    return str(control.ask(home, "status")["urls"]["nats"]) if home.is_held() else ""
+
+
+def _done(work: Callable[[Any], Awaitable[Row]], as_json: bool, line: str) -> None:
+    row = _run(work)
+    print(json.dumps(row, default=str) if as_json else line)
+
+
+def _listed(work: Callable[[Any], Awaitable[list[Row]]], as_json: bool) -> None:
+    _print(_run(work), as_json)
+
+
+def _print(rows: list[Row], as_json: bool, single: bool = False) -> None:
+    if as_json:
+        print(json.dumps(rows[0] if single else rows, indent=1, default=str))
+    elif single:
+        width = max(map(len, rows[0]))
+        for key, value in rows[0].items():
+            print(f"{key:{width}}  {_cell(value)}")
+    elif rows:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*rows[0], box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*(Text(_cell(value)) for value in row.values()))
+        console().print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

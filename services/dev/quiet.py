@@ -1,0 +1,20 @@
+"""A bus for a verb: its connection is nobody's news."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.core.bus import Bus
+from services.core.telemetry import configure_logs
+
+
+@asynccontextmanager
+async def bus_at(url: str) -> AsyncIterator[Bus]:
+    """A bus for the block, connected if NATS is there; nothing of it is logged to stdout, where the answer goes."""
+    log = configure_logs("posta", "critical")
+    logging.disable(logging.CRITICAL)
+    bus = await Bus.connect(url, "posta", log)
+    try:
+        yield bus
+    finally:
+        await bus.close()

@@ -1,0 +1,144 @@
+"""From findings to a verdict. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from services.contracts.v1 import mail_pb2 as pb
+from services.filter.engine import PASSED_OVER, Finding
+
+Action = pb.Verdict.Action
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a symbol means for the message; `text` may hold {detail}."""
+
+    action: pb.Verdict.Action.ValueType
+    code: int = 0
+    enhanced: str = ""
+    text: str = ""
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "ATTACHMENT_TYPE": Rule(Action.REJECT, 550, "5.7.1", "Message refused: attachment type not allowed ({detail})"),
+        "ARCHIVE_LIMIT": Rule(Action.REJECT, 550, "5.7.1", "Message refused: archive cannot be examined ({detail})"),
+        "MESSAGE_SHAPE": Rule(Action.REJECT, 554, "5.6.0", "Message refused: malformed, {detail}"),
+        "TOO_BIG_TO_EXAMINE": Rule(Action.REJECT, 552, "5.3.4", "Message refused: too big to be examined"),
+    }
+)
+_VIRUS = Rule(Action.REJECT, 554, "5.7.1", "Message refused: virus found ({detail})")
+_SPAM = Rule(Action.REJECT, 554, "5.7.1", "Message refused: it looks like spam")
+_FAULT = Rule(Action.TEMPFAIL, 451, "4.7.1", "The message could not be examined now, try again later ({detail})")
+_JUNK = Rule(Action.JUNK)
+_ACCEPT = Rule(Action.ACCEPT)
+# The most serious first: what is certain to be refused is refused, whether or not another engine could answer.
+_GRAVITY = (Action.REJECT, Action.TEMPFAIL, Action.QUARANTINE, Action.JUNK, Action.ACCEPT)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator decides. A symbol without a rule is told and scored, and does nothing else."""
+
+    junk_score: float = 6.0
+    reject_score: float = 15.0
+    rules: Mapping[str, Rule] = field(default_factory=lambda: RULES)
+
+
+def settled(findings: Sequence[Finding], policy: Policy) -> bool:
+    """Whether no further finding could let the message pass now."""
+    return bool(findings) and _worst(findings, policy)[0].action in (Action.REJECT, Action.TEMPFAIL)
+
+
+def decide(findings: Sequence[Finding], policy: Policy) -> pb.Verdict:
+    """The verdict: virus before policy before fault before score. Its reply and headers quote only printable ASCII."""
+    if not findings:
+        return pb.Verdict(action=Action.ACCEPT)
+    rule, detail = _worst(findings, policy)
+    score = sum(finding.score for finding in findings)
+    refused = rule.action in (Action.REJECT, Action.TEMPFAIL)
+    return pb.Verdict(
+        action=rule.action,
+        code=rule.code,
+        enhanced=rule.enhanced,
+        text=rule.text.format(detail=_printable(detail, 120)),
+        headers=b"" if refused else _headers(findings, score, rule, policy),
+        findings=[_told(finding) for finding in findings],
+        score=score,
+    )
+
+
+def _worst(findings: Iterable[Finding], policy: Policy) -> tuple[Rule, str]:
+    virus = fault = None
+    score = 0.0
+    ruled: tuple[Rule, str] = (_ACCEPT, "")
+    for finding in findings:
+        score += finding.score
+        if finding.kind == "virus":
+            virus = virus or finding
+        elif finding.kind == "fault":
+            fault = fault or (finding if finding.symbol != PASSED_OVER else None)
+        elif (rule := policy.rules.get(finding.symbol)) is not None:
+            ruled = _graver(ruled, (rule, finding.detail))
+    if virus is not None:
+        return _VIRUS, virus.symbol
+    if fault is not None:
+        ruled = _graver(ruled, (_FAULT, fault.engine))
+    if score >= policy.reject_score:
+        return _graver(ruled, (_SPAM, ""))
+    return _graver(ruled, (_JUNK, "")) if score >= policy.junk_score else ruled
+
+
+def _graver(one: tuple[Rule, str], other: tuple[Rule, str]) -> tuple[Rule, str]:
+    return min(one, other, key=lambda each: _GRAVITY.index(each[0].action))
+
+
+def _headers(findings: Sequence[Finding], score: float, rule: Rule, policy: Policy) -> bytes:
+    """What the reader of the message is told: nothing where nothing was found."""
+    lines = []
+    if any(finding.kind == "spam" for finding in findings):
+        junk = rule.action == Action.JUNK
+        if junk:
+            lines.append("X-Spam-Flag: YES\r\n")
+        lines.append(f"X-Spam-Score: {score:.1f}\r\n")
+        tests = [_token(finding.symbol) for finding in findings if finding.kind == "spam"]
+        status = f"{'Yes' if junk else 'No'}, score={score:.1f} required={policy.junk_score:.1f}"
+        lines.append(_folded("X-Spam-Status", status + " tests=" + ",".join(tests[:50])))
+    if passed := [_token(finding.engine) for finding in findings if finding.symbol == PASSED_OVER]:
+        lines.append(_folded("X-Posta-Not-Examined-By", ", ".join(dict.fromkeys(passed))))
+    return "".join(lines).encode("ascii")
+
+
+def _folded(name: str, value: str) -> str:
+    """One field of lines below 78 characters where a space or comma lets them (RFC 5322 2.1.1, 2.2.3)."""
+    lines, line = [], f"{name}:"
+    for word in value.replace(",", ", ").split():
+        if len(line) + 1 + len(word) > 77:
+            lines.append(line)
+            line = ""
+        line += f" {word}"
+    return "\r\n".join([*lines, line]) + "\r\n"
+
+
+def _told(finding: Finding) -> pb.Finding:
+    return pb.Finding(
+        engine=finding.engine,
+        symbol=_printable(finding.symbol, 200),
+        kind=finding.kind,
+        score=finding.score,
+        detail=_printable(finding.detail, 500),
+    )
+
+
+def _token(text: str) -> str:
+    """A word that no header or list can be broken with: engines far away choose their symbols themselves."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-.") else "_" for c in text[:100])
+
+
+def _printable(text: str, limit: int) -> str:
+    # RFC 5321 4.2: a reply text is ASCII, and a peer without SMTPUTF8 must be able to read it.
+    shown = text if len(text) <= limit else text[: limit - 3] + "..."
+    return "".join(c if " " <= c <= "~" else "?" for c in shown)

@@ -1,0 +1,39 @@
+"""IDLE (RFC 2177): told at once, by hint, what the next command would have told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from services.imap.feature import AUTHENTICATED, Command, Feature, State
+from services.imap.session import Session
+from services.imap.wire.cursor import Cursor
+from services.imap.wire.responses import Bad, Continue, Ok, Response
+
+
+async def idle(session: Session, _: None) -> AsyncGenerator[Response, None]:
+    """Tell what happens in the selected folder until the client says DONE."""
+    yield Continue("idling")
+    line = asyncio.create_task(session.channel.read_line())
+    # One thing to wait for: a hint and the client's line both ring it.
+    line.add_done_callback(lambda _: session.wake.set())
+    try:
+        while not line.done():
+            if session.opened is not None:
+                for response in await session.caught_up(expunges=True):
+                    yield response
+                if session.state is State.LOGOUT:
+                    return
+            if not line.done():
+                await session.wake.wait()
+                session.wake.clear()
+    finally:
+        line.cancel()
+        await asyncio.wait((line,))
+    if line.result().strip().upper() != b"DONE":
+        yield Bad("DONE was expected.")
+        return
+    yield Ok("Idled.")
+
+
+FEATURE = Feature(("IDLE",), rfc=2177, commands=(Command("IDLE", AUTHENTICATED, Cursor.end, idle),))

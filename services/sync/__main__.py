@@ -1,0 +1,32 @@
+"""The sync service: `python -m services.sync`."""
+
+from __future__ import annotations
+
+from services.core.backbone import open_bus, open_store, open_tls
+from services.core.service import Service, run
+from services.sync import admin, autoconfig
+from services.sync.app import application
+from services.sync.doors import doors
+from services.sync.server import Door
+
+
+async def main(service: Service) -> None:
+    settings = service.settings
+    store, bus = await open_store(service), await open_bus(service)
+    app = application(
+        (
+            admin.router(store, bus, settings.sync.admin_token),
+            autoconfig.router(doors(settings.sync, settings.hostname)),
+        )
+    )
+    tls = open_tls(service)
+    for port, certificate in ((settings.sync.port, None), (settings.sync.tls_port if tls else 0, tls)):
+        if port:
+            door = Door(app, certificate)
+            door.listen(settings.listen_host, port)
+            service.on_drain(door.close)
+            service.spawn(door.serve(), f"http {port}")
+
+
+if __name__ == "__main__":
+    run("sync", main)

@@ -1,0 +1,112 @@
+"""What the admin API takes and gives, as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from services.core.store import accounts, credentials
+
+OCTETS_MAX = 1 << 53  # what every JSON reader holds exactly (RFC 8259 6)
+
+
+def plain(longest: int) -> Any:
+    """A text of at most so many characters, without the NUL that Postgres cannot hold."""
+    return Field(max_length=longest, pattern=r"^[^\x00]*$")
+
+
+Address = Annotated[str, plain(320)]
+Octets = Annotated[int | None, Field(ge=0, le=OCTETS_MAX, description="null: no limit")]
+Secret = Annotated[SecretStr, Field(max_length=1024)]
+
+
+class _Given(BaseModel):
+    # A misspelt field must not be taken for one that was left out.
+    model_config = ConfigDict(extra="forbid")
+
+
+class Domain(_Given):
+    """A domain that is ours."""
+
+    domain: Address
+
+
+class NewAccount(_Given):
+    """An account to be made. Without a password nobody can log in until one is set."""
+
+    address: Address
+    display_name: Annotated[str, plain(256)] = ""
+    password: Secret | None = None
+    quota_octets: Octets = None
+
+
+class AccountChange(_Given):
+    """What is not given stays."""
+
+    display_name: Annotated[str, plain(256)] | None = None
+    suspended: bool | None = None
+
+
+class Account(BaseModel):
+    """An account as it is."""
+
+    address: str
+    display_name: str
+    status: str
+    quota_octets: int | None
+    used_octets: int
+    used_items: int
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: accounts.Account) -> Account:
+        """From the store's row."""
+        return cls(**{name: getattr(row, name) for name in cls.model_fields})
+
+
+class Password(_Given):
+    """A password to be set."""
+
+    password: Secret
+
+
+class Quota(_Given):
+    """How much an account may hold."""
+
+    quota_octets: Octets
+
+
+class NewAppPassword(_Given):
+    """An app password to be made. Without scopes it is good for every protocol."""
+
+    label: Annotated[str, plain(256)] = ""
+    scopes: list[Literal["imap", "pop", "submission", "sync"]] = []
+
+
+class AppPassword(BaseModel):
+    """An app password, which nobody can see again."""
+
+    number: int
+    label: str
+    scopes: list[str]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: credentials.Credential) -> AppPassword:
+        """From the store's row."""
+        return cls(number=row.credential_id, label=row.label, scopes=list(row.scopes), created_at=row.created_at)
+
+
+class ShownAppPassword(AppPassword):
+    """An app password when it is made."""
+
+    password: str
+
+
+class Alias(_Given):
+    """An alias and where it leads; `@domain` is that domain's catch-all."""
+
+    address: Address
+    targets: Annotated[list[Address], Field(min_length=1, max_length=1000)]

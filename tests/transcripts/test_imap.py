@@ -1,0 +1,381 @@
+"""IMAP transcripts: scripts a postmaster can read, against the session and the real store, without sockets.
+
+A script has header lines (`rfc:`, `state:` none | auth | selected, `connections:`, `messages:`), a blank line, then
+`C:` lines, sent under a tag of their own, and `S:` lines. An `S:` that starts with OK, NO or BAD is the completion of
+the command before it; every other is a response that must have come by then, in any order; more may come. `S!` must
+not have come. `C2:` and `S2:` are the second connection. In a line `...` is anything, `$name` is bound when first seen
+and the same from then on, `\\r\\n` is a line end inside a literal, and `<<text>>` is sent as a literal.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from services.core.auth import enroll
+from services.core.auth.authenticator import Authenticator
+from services.core.auth.login import Client
+from services.core.ids import AccountId
+from services.core.settings import Settings
+from services.core.store import accounts, blobs, content, messages
+from services.core.store.engine import Store
+from services.core.store.messages import Placement
+from services.imap.feature import Registry
+from services.imap.features import FEATURES, OFFERS
+from services.imap.notifier import Notifier
+from services.imap.session import Services, Session
+from services.imap.wire.encode import encode
+from services.imap.wire.framer import Framer, NeedLiteral, Request
+from services.imap.wire.responses import Response
+
+SCRIPTS = sorted((Path(__file__).parent / "imap").glob("*.txt"))
+USER, PASSWORD = "bob@posta.test", "posta-demo"
+WAIT_S = 10.0
+
+
+# ---- scripts ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Script:
+    header: dict[str, str]
+    lines: list[tuple[str, int, str]] = field(default_factory=list)  # "C", "S" or "!", connection, text
+
+
+def read(path: Path) -> Script:
+    head, _, body = path.read_text().partition("\n\n")
+    script = Script(
+        {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in head.splitlines())}
+    )
+    for line in filter(None, body.splitlines()):
+        match = re.match(r"([CS])(\d?)([:!]) ?(.*)", line)
+        assert match, f"{path.name}: {line}"
+        kind = "!" if match[3] == "!" else match[1]
+        script.lines.append((kind, int(match[2] or 1), match[4]))
+    return script
+
+
+class Bindings:
+    """What `$names` stand for so far."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, str] = {}
+
+    def fill(self, text: str) -> str:
+        return re.sub(r"\$([a-z]\w*)", lambda m: self.known.get(m[1], m[0]), text)
+
+    def matches(self, expected: str, line: str) -> bool:
+        parts = re.split(r"(\.\.\.|\$[a-z]\w*)", self.fill(expected))
+        names = [part[1:] for part in parts if re.fullmatch(r"\$[a-z]\w*", part)]
+        pattern = "".join(
+            ".*" if part == "..." else r'([^\s()"\]]+)' if part[:1] == "$" and part[1:] in names else re.escape(part)
+            for part in parts
+        )
+        found = re.fullmatch(pattern, line, re.DOTALL | re.IGNORECASE)
+        if found:
+            self.known.update(zip(names, found.groups(), strict=True))
+        return found is not None
+
+
+# ---- the door without sockets ----------------------------------------------------------------------------------
+
+
+class Hints:
+    """A bus for one process: hints reach every listener a turn of the loop later."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, list[Callable[[Any], Awaitable[None] | None]]] = {}
+
+    def publish_hint(self, subject: str, message: Any) -> bool:
+        for handler in self.handlers.get(subject, []):
+            asyncio.get_running_loop().call_soon(handler, message)
+        return True
+
+    async def subscribe_hint(self, subject: str, cls: type, handler: Callable[[Any], Awaitable[None] | None]) -> Any:
+        handlers = self.handlers.setdefault(subject, [])
+        handlers.append(handler)
+
+        class Listening:
+            async def unsubscribe(self) -> None:
+                handlers.remove(handler)
+
+        return Listening()
+
+
+class MemoryPeer:
+    """A client of a session: framer in, encoder out, nothing between."""
+
+    tls = True
+
+    def __init__(self, services: Services) -> None:
+        self.session = Session(services, Client("127.0.0.1", "imap"), self)
+        self.framer = Framer()
+        self.said: list[str] = []  # responses nobody has looked at yet
+        self.came = asyncio.Event()
+        self.lines: asyncio.Queue[bytes] = asyncio.Queue()
+        self.running: asyncio.Task[None] | None = None
+
+    async def read_line(self) -> bytes:
+        return await self.lines.get()
+
+    async def write(self, response: Response) -> None:
+        self.take(encode(response, ""))
+
+    def upgrade(self) -> None:
+        raise AssertionError("there is no TLS here")
+
+    def take(self, octets: bytes) -> None:
+        """Cut what the session says into responses, literals and all."""
+        text = octets.decode("utf-8", "surrogateescape")
+        while text:
+            end = text.index("\r\n")
+            while literal := re.search(r"\{(\d+)\}$", text[:end]):
+                end = text.index("\r\n", end + 2 + int(literal[1]))
+            self.said.append(text[:end])
+            text = text[end + 2 :]
+        self.came.set()
+
+    def send(self, tag: str, text: str) -> None:
+        if self.running is not None and not self.running.done():
+            self.lines.put_nowait(text.encode())
+            return
+        self.framer.feed(f"{tag} {text}\r\n".encode())
+        frame = self.framer.next()
+        self.running = asyncio.create_task(self._execute(tag, frame))
+
+    async def _execute(self, tag: str, frame: object) -> None:
+        while isinstance(frame, NeedLiteral):
+            refusal = await self.session.offer(frame)
+            if refusal is not None:
+                self.framer.refuse()
+                self.take(encode(refusal, tag))
+                assert self.framer.next() is None
+                return
+            self.framer.accept()
+            frame = self.framer.next()
+        assert isinstance(frame, Request), frame
+        request = frame
+        async for response in self.session.execute(request):
+            self.take(encode(response, request.tag))
+
+    async def until(self, found: Callable[[], bool]) -> None:
+        """Return when the responses so far are enough; AssertionError after a while."""
+        async with asyncio.timeout(WAIT_S):
+            while not found():
+                if self.running is not None and self.running.done():
+                    self.running.result()
+                self.came.clear()
+                await self.came.wait()
+
+    async def close(self) -> None:
+        if self.running is not None and not self.running.done():
+            self.running.cancel()
+            await asyncio.wait((self.running,))
+        await self.session.close()
+
+
+# ---- the world -------------------------------------------------------------------------------------------------
+
+
+async def account(store: Store, count: int) -> AccountId:
+    """Bob, with that many messages in INBOX."""
+    async with store.begin("test.account") as conn:
+        await accounts.create_domain(conn, "posta.test")
+        account_id = await accounts.create(conn, USER)
+        await enroll.set_password(conn, account_id, PASSWORD)
+    placements = []
+    for n in range(1, count + 1):
+        octets = (
+            f"Date: Mon, 1 Jan 2024 10:00:00 +0000\r\nFrom: Alice <alice@posta.test>\r\nTo: bob@posta.test\r\n"
+            f"Subject: message {n}\r\nX-Number: {n}\r\n\r\nhello number {n}\r\n"
+        ).encode()
+        (name,) = await blobs.stage(store, [octets])
+        prepared = await content.prepare(name, b"", octets)
+        placements.append(Placement(prepared, "inbox", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)))
+    if placements:
+        await messages.append(store, account_id, placements)
+    return account_id
+
+
+@asynccontextmanager
+async def world(store: Store, connections: int) -> AsyncIterator[list[MemoryPeer]]:
+    """Sessions of one process on that store."""
+    log, hints = structlog.get_logger(), Hints()
+    authenticator = Authenticator(store, hints, Settings())
+    services = Services(store, authenticator, Notifier(hints, store, log), log, Registry(FEATURES), OFFERS, 50 << 20)
+    async with AsyncExitStack() as stack:
+        stack.callback(authenticator.close)
+        peers = [MemoryPeer(services) for _ in range(connections)]
+        for peer in peers:
+            stack.push_async_callback(peer.close)
+        yield peers
+
+
+class Conversation:
+    """Plays a script."""
+
+    def __init__(self, peers: list[MemoryPeer]) -> None:
+        self.peers = peers
+        self.bindings = Bindings()
+        self.tags = 0
+        self.tag = [""] * len(peers)
+        self.banned: list[list[str]] = [[] for _ in peers]
+
+    def send(self, peer: int, text: str) -> None:
+        self.tags += 1
+        text = self.bindings.fill(text).replace("\\r\\n", "\r\n")
+        text = re.sub(r"<<(.*?)>>", lambda m: f"{{{len(m[1].encode())}+}}\r\n{m[1]}", text, flags=re.DOTALL)
+        if text != "DONE":
+            self.tag[peer] = f"t{self.tags}"
+        self.peers[peer].send(self.tag[peer], text)
+
+    async def expect(self, peer: int, text: str) -> None:
+        expected = text.replace("\\r\\n", "\r\n")
+        completion = re.match(r"(OK|NO|BAD)\b", expected)
+        if completion:
+            expected = f"{self.tag[peer]} {expected}..."
+        client = self.peers[peer]
+
+        def found() -> bool:
+            for line in client.said:
+                if self.bindings.matches(expected, line):
+                    client.said.remove(line)
+                    return True
+            return False
+
+        try:
+            await client.until(found)
+        except TimeoutError:
+            raise AssertionError(f"no {expected!r} in {client.said}") from None
+        if completion:
+            for banned in self.banned[peer]:
+                assert not any(self.bindings.matches(banned, line) for line in client.said), (banned, client.said)
+            self.banned[peer].clear()
+            client.said.clear()
+
+    async def play(self, script: Script) -> None:
+        for kind, connection, text in script.lines:
+            match kind:
+                case "C":
+                    self.send(connection - 1, text)
+                case "S":
+                    await self.expect(connection - 1, text)
+                case _:
+                    self.banned[connection - 1].append(text)
+
+
+async def begin(talk: Conversation, state: str) -> None:
+    """Bring every connection into the state a script starts from."""
+    for peer in range(len(talk.peers)):
+        if state != "none":
+            talk.send(peer, f"LOGIN {USER} {PASSWORD}")
+            await talk.expect(peer, "OK")
+        if state == "selected":
+            talk.send(peer, "SELECT INBOX")
+            await talk.expect(peer, "OK")
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=[path.stem for path in SCRIPTS])
+async def test_transcript(path: Path, store: Store) -> None:
+    script = read(path)
+    await account(store, int(script.header.get("messages", "0")))
+    async with world(store, int(script.header.get("connections", "1"))) as peers:
+        talk = Conversation(peers)
+        await begin(talk, script.header.get("state", "none"))
+        await talk.play(script)
+
+
+# ---- how often Postgres is asked -------------------------------------------------------------------------------
+
+# Statements, BEGIN and COMMIT included, that a command may cost in a session with INBOX selected. Each also pays the
+# one look at the folder that its completion makes.
+COSTS = (
+    ("NOOP", 1),
+    ("CHECK", 1),
+    ("CAPABILITY", 1),
+    ("FETCH 1:3 (FLAGS)", 2),
+    ("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)", 2),
+    ("FETCH 1 (BODYSTRUCTURE)", 2),
+    ("FETCH 1:3 BODY.PEEK[HEADER.FIELDS (DATE FROM SUBJECT)]", 2),
+    ("FETCH 1:3 BODY.PEEK[]", 3),
+    ("FETCH 2 BODY[]", 3 + 1 + 4),  # which are unseen; begin, lock, change, commit
+    ("FETCH 2 BODY[]", 3 + 1),
+    ("STORE 1:3 +FLAGS (\\Flagged)", 5),
+    ("STORE 1:3 -FLAGS.SILENT (\\Flagged)", 5),
+    ("SEARCH UNSEEN", 2),
+    ("SEARCH SUBJECT message", 2),
+    ("SEARCH BODY hello", 3),
+    ("STATUS INBOX (MESSAGES UNSEEN UIDNEXT)", 2),
+    ('LIST "" *', 2),
+    ('LIST "" * RETURN (STATUS (MESSAGES UNSEEN))', 2),
+    ("APPEND Drafts <<Subject: x\r\n\r\nx\r\n>>", 5),  # folders, room, stage, append
+    ("COPY 1:2 Archive", 9),
+    ("UID MOVE 3 Trash", 8),
+    ("EXPUNGE", 5),
+    ("UNSELECT", 0),
+    ("SELECT INBOX", 1),
+    ("CREATE new", 8),
+)
+
+
+class Counting(Store):
+    """A store that notes the statements of its driver calls; SQLAlchemy's events tell the others."""
+
+    def __init__(self, url: str, pool: int) -> None:
+        super().__init__(url, pool)
+        self.asked: list[str] = []
+
+    @asynccontextmanager
+    async def driver(self, name: str) -> AsyncIterator[Any]:
+        async with super().driver(name) as conn:
+            yield Noting(conn, self.asked)
+
+
+class Noting:
+    def __init__(self, conn: Any, asked: list[str]) -> None:
+        self.conn, self.asked = conn, asked
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.conn, name)
+
+        def call(statement: str, *args: object) -> Any:
+            self.asked.append(statement)
+            return method(statement, *args)
+
+        return call
+
+
+async def test_how_many_statements_a_command_costs(postgres_url: str, store: Store) -> None:
+    """A query in a loop, or one more round trip, shows here first."""
+    await account(store, 3)
+    counted = Counting(postgres_url, pool=2)
+    asked = counted.asked
+    listeners: dict[str, Callable[..., Any]] = {
+        "before_cursor_execute": lambda _conn, _cursor, statement, *_: asked.append(statement),
+        "begin": lambda _conn: asked.append("BEGIN"),
+        "commit": lambda _conn: asked.append("COMMIT"),
+    }
+    for name, listener in listeners.items():
+        event.listen(Engine, name, listener)
+    try:
+        async with world(counted, 1) as peers:
+            talk = Conversation(peers)
+            await begin(talk, "selected")
+            for command, most in COSTS:
+                asked.clear()
+                talk.send(0, command)
+                await talk.expect(0, "OK")
+                assert len(asked) <= most, (command, asked)
+    finally:
+        for name, listener in listeners.items():
+            event.remove(Engine, name, listener)
+        await counted.close()

@@ -1,0 +1,50 @@
+"""The sync service's application on a real store, and clients that have the admin's token or have not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from services.core.bus import Bus
+from services.core.settings import Sync
+from services.core.store.engine import Store
+from services.sync import admin, autoconfig
+from services.sync.app import application
+from services.sync.doors import doors
+
+TOKEN = "s3cret-token"
+SETTINGS = Sync(public_hostname="mail.posta.test", imap_tls_port=2993, imap_port=2143, pop_port=0, submission_port=2587)
+
+
+@pytest.fixture
+async def no_bus() -> AsyncIterator[Bus]:
+    """A bus whose NATS is away: provisioning goes on without it."""
+    bus = await Bus.connect("nats://127.0.0.1:1", "test")
+    yield bus
+    await bus.close()
+
+
+def make(store: Store, bus: Bus, token: str | None = TOKEN) -> FastAPI:
+    return application(
+        (
+            admin.router(store, bus, SecretStr(token) if token else None),
+            autoconfig.router(doors(SETTINGS, "localhost")),
+        )
+    )
+
+
+def client_of(app: FastAPI, token: str | None = TOKEN) -> httpx.AsyncClient:
+    headers = {"Authorization": f"Bearer {token}"} if token is not None else None
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://sync.test", headers=headers)
+
+
+@pytest.fixture
+async def client(store: Store, no_bus: Bus) -> AsyncIterator[httpx.AsyncClient]:
+    """The admin."""
+    async with client_of(make(store, no_bus)) as client:
+        yield client
