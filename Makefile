@@ -77,6 +77,7 @@ clients:
 	for each in swaks:swaks mbsync:isync fetchmail:fetchmail curl:curl; do \
 		command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; \
 	done; \
+	perl -MNet::SSLeay -e 1 2>/dev/null || missing="$$missing libnet-ssleay-perl"; \
 	if [ -n "$$missing" ]; then \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			echo "installing$$missing"; \

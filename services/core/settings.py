@@ -58,6 +58,12 @@ class Nats(_Group):
     """NATS servers that keep each stream."""
 
 
+class Dns(_Group):
+    servers: Words = ()
+    """`host` or `host:port` of resolvers; none: the machine's own. DANE believes their word about DNSSEC."""
+    timeout_s: Seconds = 5
+
+
 class Log(_Group):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -172,6 +178,7 @@ class Settings(_Group):
     grace_s: Annotated[float, Field(ge=0)] = 25
     database: Database = Database()
     nats: Nats = Nats()
+    dns: Dns = Dns()
     log: Log = Log()
     health: Health = Health()
     tls: Tls = Tls()
