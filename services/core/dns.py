@@ -1,4 +1,4 @@
-"""Questions to the DNS, answered from a cache for as long as the zone allows. What there is not is remembered as well."""
+"""Questions to the DNS, answered from a cache for as long as the zone allows; so is what there is not."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Dns:
         self._kept: Cache[tuple[str, str], Answer] = Cache(_SIZE, _NEGATIVE_S)
 
     async def query(self, name: str, kind: str) -> Answer:
-        """The records of type `kind` ("MX", "A", "TXT" ...), aliases followed. Raises `NoSuchName`, `DnsUnavailable`."""
+        """The records of type `kind` ("MX", "A" ...), aliases followed. Raises `NoSuchName`, `DnsUnavailable`."""
         key = name.rstrip(".").lower(), kind
         answer = await self._kept.get(key, lambda: self._ask(*key), _how_long)
         if answer is _NO_NAME:
@@ -97,6 +97,6 @@ def _how_long(answer: Answer) -> float:
 
 def _end(word: str) -> tuple[str, int]:
     host, colon, port = word.rpartition(":")
-    if not colon or word.endswith("]") or ":" in host.strip("[]") and not host.endswith("]"):
+    if not colon or word.endswith("]") or (":" in host.strip("[]") and not host.endswith("]")):
         host, port = word, "53"
     return host.strip("[]"), int(port)
