@@ -13,6 +13,7 @@ from services.dev import up as starting
 from services.dev.home import Home, find
 from services.dev.plan import Plan, base_of
 from services.dev.provision_verbs import account, alias, domain, quota
+from services.dev.quarantine_verbs import quarantine
 from services.dev.status import show, status
 from services.dev.trouble import Trouble
 
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (domain, account, alias, quota):
+for group in (domain, account, alias, quota, quarantine):
     app.add_typer(group)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store, open_tls
+from services.core.review import Review
 from services.core.service import Service, run
-from services.sync import admin, autoconfig
+from services.core.spool import Spool
+from services.sync import admin, autoconfig, review
 from services.sync.app import application
 from services.sync.doors import doors
 from services.sync.server import Door
@@ -13,9 +15,11 @@ from services.sync.server import Door
 async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
+    held = Review(store, bus, Spool(store, bus, service.log), service=service.name, host=settings.hostname)
     app = application(
         (
-            admin.router(store, bus, settings.sync.admin_token),
+            admin.router(store, bus, settings.sync.admin_token, held),
+            review.router(store, held),
             autoconfig.router(doors(settings.sync, settings.hostname)),
         )
     )

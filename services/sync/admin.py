@@ -12,8 +12,10 @@ from pydantic import SecretStr
 from services.core.auth.enroll import add_app_password, set_password
 from services.core.bus import Bus
 from services.core.directory import announce
+from services.core.review import Review
 from services.core.store import accounts, credentials
 from services.core.store.engine import Store
+from services.sync import quarantine
 from services.sync.models import (
     Account,
     AccountChange,
@@ -37,7 +39,7 @@ _Limit = Annotated[int, Query(ge=1, le=1000)]
 _Text = Annotated[str, plain(320)]
 
 
-def router(store: Store, bus: Bus, token: SecretStr | None) -> APIRouter:
+def router(store: Store, bus: Bus, token: SecretStr | None, review: Review) -> APIRouter:
     """The API under `/api/v1`, for bearers of `token`; without one it refuses everybody."""
 
     async def bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
@@ -53,6 +55,7 @@ def router(store: Store, bus: Bus, token: SecretStr | None) -> APIRouter:
     )
     for part in (_domains, _accounts, _passwords, _aliases):
         part(api, store, bus)
+    quarantine.install(api, store, review)
     return api
 
 

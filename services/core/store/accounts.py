@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.core import address as addresses
 from services.core.address import BadAddress
 from services.core.ids import AccountId
-from services.core.store import folders, numbers
+from services.core.store import folders, numbers, quarantine
 from services.core.store.tables import metadata
 
 ACTIVE, SUSPENDED = "active", "suspended"
@@ -279,6 +279,7 @@ async def delete(conn: AsyncConnection, account_id: AccountId) -> None:
     except numbers.NoSuchAccount as error:
         raise NoSuchAccount(account_id) from error
     await conn.execute(_DROP_ALIASES_TO, {"account_id": account_id})
+    await quarantine.forget_account(conn, account_id)
     for statement in _DELETE_EVERYWHERE:
         await conn.execute(statement, {"account_id": account_id})
 

@@ -149,10 +149,11 @@ DELETE FROM deliveries d WHERE d.at < now() - interval '7 days'
 async def insert(store: Store, entries: Sequence[Entry], due_in_s: float) -> None:
     """Commit the entries, all or none, synchronously; the sweeper looks at them after `due_in_s`."""
     async with store.driver("spool.insert") as conn:
-        await _insert(conn, entries, due_in_s)
+        await insert_into(conn, entries, due_in_s)
 
 
-async def _insert(conn: Driver, entries: Sequence[Entry], due_in_s: float) -> None:
+async def insert_into(conn: Driver, entries: Sequence[Entry], due_in_s: float) -> None:
+    """As `insert`, within the transaction of whatever else must happen with it or not at all."""
     rows = [e[:9] + e[10:] for e in entries]
     recipients = [
         (e.spool_id, n, r.address, r.account_id, r.notify, r.orcpt) for e in entries for n, r in enumerate(e.recipients)
@@ -191,7 +192,7 @@ async def finish_with_notice(
                 raise _Overtaken
             if len(await conn.fetch(_FINISH, spool_ids, ns)) < len(told):
                 raise _Overtaken
-            await _insert(conn, [notice], due_in_s)
+            await insert_into(conn, [notice], due_in_s)
     except _Overtaken:
         return False
     return True

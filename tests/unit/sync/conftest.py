@@ -10,9 +10,12 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from services.core.bus import Bus
+from services.core.review import Review
 from services.core.settings import Sync
+from services.core.spool import Spool
 from services.core.store.engine import Store
-from services.sync import admin, autoconfig
+from services.core.telemetry import logger
+from services.sync import admin, autoconfig, review
 from services.sync.app import application
 from services.sync.doors import doors
 
@@ -29,9 +32,11 @@ async def no_bus() -> AsyncIterator[Bus]:
 
 
 def make(store: Store, bus: Bus, token: str | None = TOKEN) -> FastAPI:
+    held = Review(store, bus, Spool(store, bus, logger("test")), service="sync", host="sync.test")
     return application(
         (
-            admin.router(store, bus, SecretStr(token) if token else None),
+            admin.router(store, bus, SecretStr(token) if token else None, held),
+            review.router(store, held),
             autoconfig.router(doors(SETTINGS, "localhost")),
         )
     )
