@@ -66,8 +66,10 @@ def policy_of(settings: Filter) -> Policy:
         raise BadSettings("filter: expected junk_score <= hold_score <= reject_score")
 
     def held(symbol: str, rule: Rule) -> Rule:
-        # The reply stays as it is: what the sender hears is a refusal all the same, and that a person will look.
-        return replace(rule, action=Action.QUARANTINE) if symbol in settings.hold else rule
+        # The words stay: what the sender hears is a refusal all the same, and that a person will look.
+        if symbol not in settings.hold:
+            return rule
+        return replace(rule, action=Action.QUARANTINE, code=550, enhanced="5.7.1")
 
     return Policy(
         settings.junk_score,
