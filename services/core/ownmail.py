@@ -45,6 +45,10 @@ class OwnMail:
             traceparent=traceparent,
         )
 
+    async def reaches(self, address: str) -> bool:
+        """Whether somebody here reads what is sent there."""
+        return any(recipient.account_id is not None for recipient in await self._route(address))
+
     def committed(self, entry: Entry) -> None:
         """The entry is kept: let it move on."""
         self._spool.publish(entry)

@@ -106,10 +106,10 @@ class Submission(_Group):
     port: Port = 587
     tls_port: Port = 465
     require_known_from: bool = True
-    recipients_per_hour: Ceiling = 500
+    recipients_per_hour: Ceiling = 1000
     """Of one account; past it 450 until the hour is over. An account may have limits of its own."""
-    recipients_per_day: Ceiling = 3000
-    pause_recipients: Ceiling = 5000
+    recipients_per_day: Ceiling = 10_000
+    pause_recipients: Ceiling = 10_000
     """An account that offers more than that in an hour, what was put off included, is paused for sending."""
     pause_bad: Ceiling = 10
     """So is one of whose messages that many in an hour are spam or carry a virus."""

@@ -47,6 +47,14 @@ class AccountChange(_Given):
 
     display_name: Annotated[str, plain(256)] | None = None
     suspended: bool | None = None
+    sending: Literal["active"] | None = Field(default=None, description="active: let a paused account send again.")
+
+
+class SendingLimits(_Given):
+    """Recipients an hour and a day; null: as set for all, 0: no limit."""
+
+    send_hour: Annotated[int | None, Field(ge=0, lt=1 << 31)]
+    send_day: Annotated[int | None, Field(ge=0, lt=1 << 31)]
 
 
 class Account(BaseModel):
@@ -58,6 +66,9 @@ class Account(BaseModel):
     quota_octets: int | None
     used_octets: int
     used_items: int
+    sending: str
+    send_hour: int | None
+    send_day: int | None
     created_at: datetime
 
     @classmethod

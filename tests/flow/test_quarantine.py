@@ -27,7 +27,7 @@ def holding(new_platform: Any) -> Any:
         "POSTA_FILTER_HOLD_SCORE": "8",
         "POSTA_QUARANTINE_WATCH_S": "0.2",
         "POSTA_QUARANTINE_DIGEST_S": "0.2",
-        "POSTA_SUBMISSION_PAUSE_BAD": "0",
+        "POSTA_SUBMISSION_PAUSE_BAD": "6",
     }
     platform = new_platform(settings)
     platform.posta("up", "--detach")
@@ -95,10 +95,10 @@ def test_a_refused_sender_a_digest_and_a_link_that_releases(holding: Any) -> Non
     holding.eventually("the trace has it all", lambda: {"held", "refused", "released"} <= set(steps(holding, name)))
 
 
-def test_a_login_is_refused_with_the_id_and_the_postmaster_releases(holding: Any, alice: Any) -> None:
-    carol = holding.add_user()
-    message = with_attachment(alice.address, carol.address, "setup.exe", b"hello")
-    code, said = submit(holding, alice, carol.address, message)
+def test_a_login_is_refused_with_the_id_and_the_postmaster_releases(holding: Any) -> None:
+    sender, carol = holding.add_user(), holding.add_user()
+    message = with_attachment(sender.address, carol.address, "setup.exe", b"hello")
+    code, said = submit(holding, sender, carol.address, message)
     found = HELD.search(f"{code} {said}")
     assert found is not None, said
     assert found[1] == "attachment type not allowed (setup.exe)"
@@ -114,9 +114,9 @@ def test_a_login_is_refused_with_the_id_and_the_postmaster_releases(holding: Any
     assert holding.try_posta("quarantine", "release", "01ky0000000000000000000000").returncode == 1
 
 
-def test_a_virus_is_the_postmasters_to_release(holding: Any, alice: Any) -> None:
-    carol = holding.add_user()
-    code, said = submit(holding, alice, carol.address, letter(alice.address, carol.address, EICAR + "\r\n"))
+def test_a_virus_is_the_postmasters_to_release(holding: Any) -> None:
+    sender, carol = holding.add_user(), holding.add_user()
+    code, said = submit(holding, sender, carol.address, letter(sender.address, carol.address, EICAR + "\r\n"))
     found = HELD.search(f"{code} {said}")
     assert found is not None, said
     digest = arrived(holding, carol, found[2])
@@ -124,10 +124,10 @@ def test_a_virus_is_the_postmasters_to_release(holding: Any, alice: Any) -> None
     assert b"ask your postmaster" in digest
 
 
-def test_the_admin_api_does_what_the_verbs_do(holding: Any, alice: Any) -> None:
-    carol = kind_user(holding)
-    messages = [letter(alice.address, carol.address, GTUBE + "\r\n") for _ in range(2)]
-    names = [submit(holding, alice, carol.address, each)[1].split()[-1] for each in messages]
+def test_the_admin_api_does_what_the_verbs_do(holding: Any) -> None:
+    sender, carol = holding.add_user(), kind_user(holding)
+    messages = [letter(sender.address, carol.address, GTUBE + "\r\n") for _ in range(2)]
+    names = [submit(holding, sender, carol.address, each)[1].split()[-1] for each in messages]
     headers = {"Authorization": f"Bearer {holding.admin_token}"}
     base = f"https://localhost:{holding.ports['https']}/api/v1"
     with httpx.Client(verify=holding.tls(), headers=headers) as admin:

@@ -33,6 +33,7 @@ from services.core.auth.authenticator import Authenticator
 from services.core.bus import Bus, Subscription, scan
 from services.core.directory import Directory
 from services.core.intake import Intake
+from services.core.ownmail import OwnMail
 from services.core.settings import Settings
 from services.core.smtp.commands import COMMANDS
 from services.core.smtp.conversation import Conversation
@@ -49,6 +50,7 @@ from services.core.store.engine import Store
 from services.core.telemetry import Metrics, logger
 from services.core.tls import ensure_dev_certificate, server_context
 from services.mxrouter.listener import Door as MxDoor
+from services.submission.allowance import Allowance
 from services.submission.door import Door as SubmissionDoor
 from tests.transcripts.test_pop import ScramClient, Script, Step, read
 from tests.unit.core.conftest import NatsServer, up
@@ -230,9 +232,13 @@ async def behind(
         authenticator = Authenticator(store, bus, settings)
         stack.callback(authenticator.close)
         await authenticator.start()
+        allowance = Allowance(store, bus, OwnMail(Spool(store, bus, log), directory), settings, log, metrics)
+        await allowance.start()
         host = "mx.posta.test"
         yield (
-            SubmissionDoor(authenticator, directory, intake, host=host, plaintext_auth=False, require_known_from=True),
+            SubmissionDoor(
+                authenticator, directory, intake, allowance, host=host, plaintext_auth=False, require_known_from=True
+            ),
             verdicts,
         )
 

@@ -61,6 +61,9 @@ class Account(NamedTuple):
     used_items: int
     mailbox_guid: uuid.UUID
     created_at: datetime
+    sending: str = "active"  # active | paused: mail arrives and is read, none is sent
+    send_hour: int | None = None  # recipients an hour; None: as set for all, 0: no limit
+    send_day: int | None = None
 
 
 class Alias(NamedTuple):
@@ -91,7 +94,7 @@ _DELETE_DOMAIN = text("DELETE FROM domains WHERE domain = :domain")
 
 _ACCOUNT = """
 SELECT a.account_id, a.address, a.display_name, a.status, a.quota_octets, s.used_octets, s.used_items, a.mailbox_guid,
-  a.created_at
+  a.created_at, a.sending, a.send_hour, a.send_day
 FROM addresses d JOIN accounts a USING (account_id) JOIN account_seq s USING (account_id)
 WHERE d.kind = 'account' AND
 """

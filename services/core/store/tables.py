@@ -135,6 +135,7 @@ sent_counts = Table(
     _number("tried"),  # recipients offered in it, those over the limit too
     _moment("day_at"),
     _number("day"),
+    Column("fits", Boolean, nullable=False, server_default=text("true")),  # the last message was within the limits
     _moment("bad_at"),
     _number("bad"),  # messages found to be spam or to carry a virus in the hour that began at bad_at
     prefixes=["UNLOGGED"],

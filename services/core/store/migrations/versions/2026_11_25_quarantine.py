@@ -33,7 +33,7 @@ def upgrade() -> None:
         "sent_counts",
         sa.Column("account_id", sa.BigInteger(), autoincrement=False, nullable=False),
         *(_now("hour_at"), _count("hour"), _count("tried")),
-        *(_now("day_at"), _count("day"), _now("bad_at"), _count("bad")),
+        *(_now("day_at"), _count("day"), _flag("fits", "true"), _now("bad_at"), _count("bad")),
         sa.PrimaryKeyConstraint("account_id", name=op.f("sent_counts_pkey")),
         info={"distribution": "account_id"},
         prefixes=["UNLOGGED"],
