@@ -45,7 +45,7 @@ async def forget(store: Store, keep_s: float = KEEP_S) -> int:
     forgotten = 0
     while True:
         async with store.begin("retention.forget") as conn:
-            count = (await conn.execute(_FORGET, {"keep_s": keep_s, "portion": _PORTION})).scalar_one()
+            count: int = (await conn.execute(_FORGET, {"keep_s": keep_s, "portion": _PORTION})).scalar_one()
         forgotten += count
         if count < _PORTION:
             return forgotten
