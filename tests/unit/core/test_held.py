@@ -1,6 +1,8 @@
 """Who hears 250 for mail that is held, and what is kept of it for people."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.contracts.v1.mail_pb2 import Finding, Verdict
 from services.core.held import accepted, concerned, letterhead, reason, tellable
@@ -82,3 +84,12 @@ def test_a_pass_is_good_for_one_recipient_of_one_message() -> None:
 @pytest.mark.parametrize("word", ["", "x", "01ky0000000000000000000000-1-", "../../etc", "a" * 5000, "%00-1-ff", "-1-"])
 def test_what_is_no_pass(word: str) -> None:
     assert read(word) is None
+
+
+@given(octets=st.binary(max_size=300), value=st.binary(max_size=100))
+def test_whatever_the_octets_what_is_shown_is_a_line_that_postgres_takes(octets: bytes, value: bytes) -> None:
+    for message in (octets, b"From: " + value + b"\r\nSubject: =?utf-8?q?" + value + b"?=\r\n\r\n"):
+        for words in letterhead(message):
+            words.encode()
+            assert words.isprintable()
+            assert "\0" not in words
