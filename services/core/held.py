@@ -70,8 +70,11 @@ def letterhead(octets: bytes) -> Letterhead:
 
 
 def reason(verdict: Verdict) -> str:
-    """Why, for people: the verdict's words without what they say to the sender."""
-    return verdict.text.removeprefix("Message refused: ") or verdict.kind
+    """Why, for people: the verdict's words without what they say to the sender; the findings where it has none."""
+    if verdict.text:
+        return verdict.text.removeprefix("Message refused: ")
+    deciding = [f"{each.symbol} {each.detail}".strip() for each in verdict.findings if each.kind == verdict.kind]
+    return ", ".join(deciding)[:_TEXT] or verdict.kind
 
 
 def domain_policies(named: Mapping[str, Policy], domains: Iterable[str]) -> list[Policy]:

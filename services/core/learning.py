@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from services.contracts.v1.mail_pb2 import Envelope, Lesson
-from services.core.bus import Bus
+from services.core.bus import Bus, work_learn
 from services.core.ids import BlobId, SpoolId
-from services.core.subjects import work_learn
 
 
 def learn(bus: Bus, spool_id: SpoolId, blob_id: BlobId, *, spam: bool) -> bool:

@@ -11,7 +11,10 @@ from services.contracts.v1.mail_pb2 import Verdict
 
 def is_bad(verdict: Verdict, junk_score: float) -> bool:
     """Whether a message that somebody hands in is one that he would not send himself: a virus, or spam."""
-    return verdict.score >= junk_score or any(finding.kind == "virus" for finding in verdict.findings)
+    if verdict.score >= junk_score or any(finding.kind == "virus" for finding in verdict.findings):
+        return True
+    # An engine may judge by a scale of its own.
+    return verdict.kind == "spam" and verdict.action in (Verdict.JUNK, Verdict.QUARANTINE, Verdict.REJECT)
 
 
 def notice(account: str, why: str, hostname: str, to: Sequence[str], now: datetime, message_id: str) -> bytes:

@@ -283,9 +283,12 @@ class Lesson(_message.Message):
     ENVELOPE_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
     SPAM_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     blob_id: _builtins.bytes
     spam: _builtins.bool
     """false: it is not"""
+    account_id: _builtins.int
+    """who says so, by a move into or out of Junk; 0: an operator"""
     @_builtins.property
     def envelope(self) -> Global___Envelope: ...
     def __init__(
@@ -294,10 +297,11 @@ class Lesson(_message.Message):
         envelope: Global___Envelope | None = ...,
         blob_id: _builtins.bytes = ...,
         spam: _builtins.bool = ...,
+        account_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob_id", b"blob_id", "envelope", b"envelope", "spam", b"spam"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "blob_id", b"blob_id", "envelope", b"envelope", "spam", b"spam"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,6 +65,8 @@ def test_what_people_know_it_by(octets: bytes, head: tuple[str, str]) -> None:
 def test_the_reason_is_what_the_sender_hears_without_the_refusal() -> None:
     assert reason(Verdict(text="Message refused: it looks like spam", kind="spam")) == "it looks like spam"
     assert reason(Verdict(kind="spam")) == "spam"
+    found = [Finding(symbol="DMARC_QUARANTINE", kind="policy", detail="x.test"), Finding(symbol="GTUBE", kind="spam")]
+    assert reason(Verdict(kind="policy", findings=found)) == "DMARC_QUARANTINE x.test"
 
 
 def test_a_pass_is_good_for_one_recipient_of_one_message() -> None:

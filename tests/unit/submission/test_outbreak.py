@@ -20,6 +20,8 @@ TYPE = Finding(engine="policy", symbol="ATTACHMENT_TYPE", kind="policy", detail=
         (Verdict(action=Verdict.ACCEPT), False),
         (Verdict(action=Verdict.ACCEPT, score=5.9), False),
         (Verdict(action=Verdict.JUNK, score=6), True),
+        (Verdict(action=Verdict.REJECT, kind="spam", score=1), True),
+        (Verdict(action=Verdict.ACCEPT, kind="spam", score=1), False),
         (Verdict(action=Verdict.REJECT, findings=[VIRUS]), True),
         (Verdict(action=Verdict.QUARANTINE, findings=[TYPE, VIRUS]), True),
         # An attachment that may not be sent is a mistake, and a filter that is down nobody's fault.
