@@ -76,6 +76,14 @@ class Allowance:
                 raise Refused(replies.TOO_MANY_AT_ONCE)
             raise TryLater(replies.TOO_MUCH_SENT.about(f"try again after {charged.again_at:%d %b %H:%M} UTC"))
 
+    async def refund(self, login: Login, recipients: int) -> None:
+        """After a reply of 4xx to a message that was counted: it comes again, and is to count once."""
+        try:
+            await sending.refund(self._store, login.account_id, recipients)
+        except StoreUnavailable as error:
+            # The counts of a store that is away do not outlive it.
+            self._log.warning("recipients not taken back", account=login.account_id, reason=str(error))
+
     async def hear(self, login: Login, verdict: Verdict) -> None:
         """Count what the filters found in a message of the account. Raises `StoreUnavailable`."""
         if not self._set.pause_bad or not outbreak.is_bad(verdict, self._junk_score):

@@ -97,9 +97,12 @@ class Door:
         async def hear(verdict: Verdict) -> None:
             await self._allowance.hear(login, verdict)
 
-        if session.transaction is not None:
-            await self._allowance.charge(login, len(session.transaction.recipients))
-        return await self._intake.take(session, message, login=login, stamp=stamp, hear=hear)
+        recipients = len(session.transaction.recipients) if session.transaction is not None else 0
+        await self._allowance.charge(login, recipients)
+        reply = await self._intake.take(session, message, login=login, stamp=stamp, hear=hear)
+        if not reply.positive and not reply.permanent:
+            await self._allowance.refund(login, recipients)
+        return reply
 
     async def disconnect(self, session: Session) -> None:
         return None

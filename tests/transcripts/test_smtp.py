@@ -7,6 +7,7 @@ submission or mx; `tls: yes` a connection that begins with TLS; `starttls: no` a
 line `\\n` and `\\r` are those characters alone, `\\` at its end means that no line end follows, and `<<90>>` is so many
 x. Events: `* tls` begins the handshake, `* gone` says that the server has closed, `* spool 2` that two messages have
 been kept so far, `* held 1` that one is held, `* policy posta.test accept` changes what that domain does about those,
+`* limit alice@posta.test 2` how many recipients an hour it may have, `* pause` that it may have none;
 `* filter down` that nobody gives verdicts any more.
 """
 
@@ -45,7 +46,7 @@ from services.core.smtp.server import serve
 from services.core.smtp.session import Ends, Session, Tls
 from services.core.smtp.wire import Event, Framer
 from services.core.spool import Spool
-from services.core.store import accounts, quarantine
+from services.core.store import accounts, quarantine, sending
 from services.core.store.engine import Store
 from services.core.telemetry import Metrics, logger
 from services.core.tls import ensure_dev_certificate, server_context
@@ -299,6 +300,14 @@ class Play:
             case ["policy", domain, on_held]:
                 async with self.store.begin("test") as conn:
                     await quarantine.set_policy(conn, domain, on_held=on_held)
+            case ["pause", address]:
+                async with self.store.query("test") as conn:
+                    account = await accounts.get(conn, address)
+                assert await sending.pause(self.store, account.account_id, None, 0)
+            case ["limit", address, hour]:
+                async with self.store.begin("test") as conn:
+                    account = await accounts.get(conn, address)
+                    await sending.set_limits(conn, account.account_id, int(hour), None)
             case ["filter", "down"]:
                 await self.verdicts.unsubscribe()
             case _:

@@ -83,6 +83,11 @@ FROM limits l, counted c
     fits_more=_FITS.format(hour=_IN_HOUR.format("hour", "0"), day=_IN_DAY.format("day", "0")),
 )
 
+_REFUND = """
+UPDATE sent_counts SET hour = greatest(0, hour - $2), day = greatest(0, day - $2), tried = greatest(0, tried - $2)
+WHERE account_id = $1
+"""
+
 _BAD = """
 INSERT INTO sent_counts AS s (account_id, bad) SELECT account_id, 1 FROM accounts WHERE account_id = $1
 ON CONFLICT (account_id) DO UPDATE SET
@@ -118,6 +123,12 @@ async def charge(store: Store, account_id: AccountId, recipients: int, limits: L
     if row is None:
         raise NotThere(account_id)
     return Charged._make([*row[:4], Limits(*row[4:])])
+
+
+async def refund(store: Store, account_id: AccountId, recipients: int) -> None:
+    """Take back what was counted for a message that was put off for a reason of ours: it will come again."""
+    async with store.driver("sending.refund") as conn:
+        await conn.execute(_REFUND, account_id, recipients)
 
 
 async def bad(store: Store, account_id: AccountId) -> int:

@@ -58,6 +58,17 @@ async def test_what_was_put_off_is_remembered_as_tried_alone(store: Store) -> No
     assert (await sending.charge(store, bob, 10, Limits(10, 0)))[:3] == ("active", True, 110)
 
 
+async def test_what_comes_again_counts_once(store: Store) -> None:
+    bob = await somebody(store)
+    for _ in range(5):
+        assert await fits(store, bob, 8, limits=Limits(10, 10)) == [True]
+        await sending.refund(store, bob, 8)
+    last = await sending.charge(store, bob, 2, Limits(10, 10))
+    assert (last.fits, last.tried) == (True, 2)
+    await sending.refund(store, bob, 100)
+    assert await fits(store, bob, 11, 10, limits=Limits(10, 0)) == [False, True]
+
+
 async def test_an_accounts_own_limits_come_first(store: Store) -> None:
     bob = await somebody(store)
     async with store.begin("test") as conn:
