@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from services.core.address import BadAddress
 from services.core.auth.passwords import BadPassword
+from services.core.dkim.rotation import RotationRefused
 from services.core.store.accounts import AlreadyExists, InUse, NoSuchAccount, NoSuchAddress, NoSuchDomain
 from services.core.store.credentials import NoSuchCredential
 from services.core.store.engine import StoreUnavailable
@@ -27,6 +28,7 @@ _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (NoSuchCredential, HTTPStatus.NOT_FOUND),
     (AlreadyExists, HTTPStatus.CONFLICT),
     (InUse, HTTPStatus.CONFLICT),
+    (RotationRefused, HTTPStatus.CONFLICT),
     (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
