@@ -106,9 +106,9 @@ def chosen(fields: Fields, also: Sequence[str] = ()) -> tuple[list[str], bytes]:
     covered: list[bytes] = []
     for name in (*SIGNED, *also):
         # RFC 6376 5.4.2: fields of one name are signed from the last to the first.
-        there = fields.get(name, ())[::-1][:_EACH]
-        covered += there
-        names += [name] * (len(there) + (name in _ALWAYS or (name in _FROZEN and bool(there))))
+        there = fields.get(name, ())[::-1]
+        covered += there[:_EACH]
+        names += [name] * min(_EACH, len(there) + (name in _ALWAYS or (name in _FROZEN and bool(there))))
     return names, b"".join(covered)
 
 

@@ -37,6 +37,7 @@ GOOD = {
     "eight-bit header": PLAIN.replace(b"Alice", b"\xc3\x84lice").replace(b"folded", b"\xff"),
     "huge header": b"X-Long: " + b"a" * 300_000 + b"\r\n" + PLAIN,
     "hundreds of a name": b"List-Id: <x>\r\n" * 300 + PLAIN,
+    "hundreds of recipients fields": b"To: x@remote.test\r\n" * 300 + PLAIN,
     "references": PLAIN.replace(b"MIME", b"References: " + b"\r\n <id@posta.test>" * 400 + b"\r\nMIME"),
     "names in any case": PLAIN.replace(b"From:", b"fROM:").replace(b"Subject:", b"SUBJECT:"),
 }

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.dkim import zone
-from services.core.dkim.keys import ED25519, RSA
+from services.core.dkim.keys import ED25519
 from services.mxrouter.sign import sign
 from tests.unit.mxrouter.letters import BAD, GOOD, PLAIN, dns, key, pair, public
 
@@ -113,15 +113,17 @@ def test_opendkim_agrees(name: str, tmp_path: Path) -> None:
     if opendkim is None:
         pytest.skip("needs opendkim")
     octets = GOOD[name]
-    rsa = key(RSA)
-    record = zone.value(RSA, public(rsa))
-    (tmp_path / "keys").write_text(f"{zone.name(rsa.domain, rsa.selector)} {record}\n")
+    (tmp_path / "keys").write_text(
+        "".join(
+            f"{zone.name(each.domain, each.selector)} {zone.value(each.algorithm, public(each))}\n" for each in pair()
+        )
+    )
     (tmp_path / "conf").write_text(f"Mode v\nTestPublicKeys {tmp_path / 'keys'}\nSyslog no\nBackground no\n")
-    (tmp_path / "letter").write_bytes((sign(octets, (rsa,), NOW) + octets).replace(b"\r\n", b"\n") + b"\n")
+    (tmp_path / "letter").write_bytes((sign(octets, pair(), NOW) + octets).replace(b"\r\n", b"\n") + b"\n")
     done = subprocess.run(
         [opendkim, "-x", tmp_path / "conf", "-vv", "-t", tmp_path / "letter"],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert "verification (s=sel-rsa, d=posta.test, 2048-bit key) succeeded" in done.stdout + done.stderr
+    assert done.stdout.count("dkim=pass") == 2, done.stdout + done.stderr
