@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from services.core.store.dkim import Key
 
 _OURS = ("POSTA_CONFIG", "POSTA_DKIM_", "POSTA_DNS_")
-_VERBS = ("show", "rotate", "activate", "remove")
-Words = Annotated[list[str], typer.Argument(metavar="[rotate|activate|remove] DOMAIN", help="No verb: show.")]
+_VERBS = {"show": 2, "rotate": 2, "activate": 2, "remove": 2, "import": 4}  # and the words of each
+_EXPECTED = "expected DOMAIN, rotate|activate|remove DOMAIN or import DOMAIN SELECTOR FILE"
+Words = Annotated[
+    list[str], typer.Argument(metavar="[VERB] DOMAIN", help="VERB: rotate, activate, remove or import; none: show.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Activate without asking the DNS.")]
 
 
@@ -27,16 +31,25 @@ def dkim(words: Words, force: Force = False, as_json: AsJson = False) -> None:
 
     rotate makes the next pair. activate signs with it once the DNS shows its records; the pair before retires, its
     records stay a week for mail that is on its way. remove deletes what has been retired for that long.
+    import DOMAIN SELECTOR FILE takes the key of another signer, to be activated.
     """
-    verb, domain = words if len(words) == 2 else ("show", words[0])
-    if len(words) > 2 or verb not in _VERBS:
-        raise Trouble("expected DOMAIN, rotate DOMAIN, activate DOMAIN or remove DOMAIN", 2)
+    verb, domain, *rest = words if len(words) > 1 else ["show", *words]
+    if _VERBS.get(verb) != 2 + len(rest):
+        raise Trouble(_EXPECTED, 2)
     settings = _settings()
-    keys = provisioned(lambda p: p.dkim(verb, domain, settings, force=force))
+    adopt = (rest[0], _read(rest[1])) if rest else None
+    keys = provisioned(lambda p: p.dkim(verb, domain, settings, force=force, adopt=adopt))
     if as_json:
         print(json.dumps([_row(key) for key in keys], indent=1, default=str))
     else:
         print("\n".join(_removed(keys) if verb == "remove" else _zone(keys)))
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Trouble(f"{path}: {getattr(error, 'strerror', None) or 'no private key'}", 2) from None
 
 
 def _settings() -> Any:

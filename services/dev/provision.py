@@ -8,6 +8,7 @@ from services.core import directory
 from services.core.address import BadAddress
 from services.core.auth import enroll
 from services.core.auth.passwords import BadPassword
+from services.core.dkim.keys import KeyUnusable
 from services.core.dkim.rotation import Rotation, RotationRefused
 from services.core.dns import Dns
 from services.core.ids import AccountId
@@ -50,7 +51,7 @@ class Provisioning:
             raise Trouble(_WORDS[type(error)].format(error)) from None
         except (BadAddress, BadPassword) as error:
             raise Trouble(str(error), 2) from None
-        except RotationRefused as error:
+        except (RotationRefused, KeyUnusable) as error:
             raise Trouble(str(error)) from None
         except StoreUnavailable as error:
             raise Trouble(f"the store cannot be reached: {error}") from None
@@ -84,10 +85,17 @@ class Provisioning:
         await self._tell(domain=name)
         return {"domain": name}
 
-    async def dkim(self, verb: str, domain: str, settings: Settings, *, force: bool = False) -> list[Key]:
-        """The domain's DKIM keys after `show`, `rotate` or `activate`; after `remove`, those that were removed."""
+    async def dkim(
+        self, verb: str, domain: str, settings: Settings, *, force: bool = False, adopt: tuple[str, str] | None = None
+    ) -> list[Key]:
+        """The domain's DKIM keys after `show`, `rotate`, `import` or `activate`; after `remove`, what was removed.
+
+        `adopt`: selector and PEM of the key to be imported.
+        """
         key_secret, servers = settings.dkim.key_secret, settings.dns
         rotation = Rotation(self._store, lambda: Dns(servers.servers, servers.timeout_s), key_secret)
+        if adopt is not None:
+            return await rotation.adopt(domain, *adopt)
         match verb:
             case "show":
                 return await rotation.first(domain)  # new keys sign nothing: there is nobody to tell

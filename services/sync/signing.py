@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from services.core.bus import Bus
 from services.core.directory import announce
@@ -45,6 +45,15 @@ class DkimKey(BaseModel):
         )
 
 
+class OtherKey(BaseModel):
+    """A private key as PEM, without a passphrase, and the selector that it has been used under."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    selector: Annotated[str, plain(63)]
+    private_key: Annotated[SecretStr, Field(max_length=10_000)]
+
+
 def keys(resolver: Callable[[], Dns], secret: SecretStr | None) -> Callable[[APIRouter, Store, Bus], None]:
     """A part for `admin.router`. `resolver` makes one without memory; `secret` as `dkim.key_secret` is set."""
 
@@ -59,6 +68,11 @@ def keys(resolver: Callable[[], Dns], secret: SecretStr | None) -> Callable[[API
         async def publish_dkim_keys(domain: _Domain) -> list[DkimKey]:
             """Makes the next pair, or the first, unless one waits to be activated already."""
             return list(map(DkimKey.of, await rotation.rotate(domain)))
+
+        @api.post("/domains/{domain}/dkim/import", status_code=201)
+        async def import_dkim_key(domain: _Domain, key: OtherKey) -> list[DkimKey]:
+            """Takes the key of another signer, to be activated."""
+            return list(map(DkimKey.of, await rotation.adopt(domain, key.selector, key.private_key.get_secret_value())))
 
         @api.post("/domains/{domain}/dkim/activate")
         async def activate_dkim_keys(domain: _Domain, force: bool = False) -> list[DkimKey]:

@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import (
@@ -19,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 RSA, ED25519 = "rsa", "ed25519"  # the k= tag of their records
 _RSA_BITS = 2048  # RFC 8301 3.2; a longer one does not fit into one DNS answer by UDP
+_RSA_LEAST, _RSA_MOST = 1024, 4096  # RFC 8301 3.2: what every verifier takes
+_SEED_OCTETS = 32  # of an Ed25519 key; some write its public half behind it
 
 Private: TypeAlias = RSAPrivateKey | Ed25519PrivateKey
 
@@ -56,6 +59,30 @@ def make(algorithm: str, secret: str | None) -> Made:
         private = generate_private_key(65537, _RSA_BITS)
     else:
         private = Ed25519PrivateKey.generate()
+    return _made(private, secret)
+
+
+def adopt(pem: str, secret: str | None) -> Made:
+    """A key that another signer has used, from PEM or (Ed25519 alone) from bare base64; raises `KeyUnusable`."""
+    private: object
+    try:
+        if "-----BEGIN" in pem:
+            private = load_pem_private_key(pem.encode(), None)
+        else:
+            private = Ed25519PrivateKey.from_private_bytes(base64.b64decode(pem, validate=False)[:_SEED_OCTETS])
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise KeyUnusable("that is no private key, or one with a passphrase") from error
+    if isinstance(private, RSAPrivateKey):
+        # RFC 8301 3.2
+        if not _RSA_LEAST <= private.key_size <= _RSA_MOST:
+            raise KeyUnusable(f"an RSA key of {private.key_size} bits signs nothing that verifiers accept")
+    elif not isinstance(private, Ed25519PrivateKey):
+        raise KeyUnusable("that is a private key of a kind that DKIM does not have")
+    return _made(private, secret)
+
+
+def _made(private: Private, secret: str | None) -> Made:
+    algorithm = RSA if isinstance(private, RSAPrivateKey) else ED25519
     encryption = BestAvailableEncryption(secret.encode()) if secret else NoEncryption()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
     return Made(algorithm, pem.decode(), base64.b64encode(_public(private)).decode())

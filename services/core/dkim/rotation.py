@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from services.core import address
 from services.core.dkim import zone
-from services.core.dkim.keys import ED25519, RSA, Made, make
+from services.core.dkim.keys import ED25519, RSA, Made, adopt, make
 from services.core.dns import Dns, DnsError, NoSuchName
 from services.core.store import dkim
 from services.core.store.dkim import Key
@@ -51,6 +51,20 @@ class Rotation:
     async def rotate(self, domain: str) -> list[Key]:
         """Make the next pair, unless one waits for its records already; all keys of the domain."""
         return await self._publish(domain, only_first=False)
+
+    async def adopt(self, domain: str, selector: str, pem: str) -> list[Key]:
+        """Keep a key that another signer has used for the domain, to be activated; all keys of the domain.
+
+        Raises `RotationRefused` where the domain has a key of that selector, and `KeyUnusable`.
+        """
+        name, label = address.domain(domain), address.domain(selector)
+        made = await asyncio.to_thread(adopt, pem, self._secret)
+        async with self._store.begin(_CHANGE) as conn:
+            await dkim.lock(conn, name)
+            if any(key.selector == label for key in await dkim.list_keys(conn, name)):
+                raise RotationRefused(f"{name} has a key {label} already")
+            await dkim.add(conn, name, label, **made._asdict())
+            return await dkim.list_keys(conn, name)
 
     async def activate(self, domain: str, *, force: bool = False) -> list[Key]:
         """Sign with the published pair from now on and retire the old one; all keys of the domain.

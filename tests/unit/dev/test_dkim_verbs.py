@@ -11,6 +11,7 @@ from pathlib import Path
 import dns.zone
 import pytest
 
+from services.core.dkim.keys import RSA, make
 from services.core.store import accounts
 from services.core.store.engine import Store
 
@@ -72,13 +73,22 @@ async def test_a_rotation_tells_what_to_do_next(shell: Shell) -> None:
     assert "no keys of posta.test have been retired for 7 days" in early.stderr
 
 
+async def test_a_key_of_another_signer_is_imported(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "mail.private"
+    file.write_text(make(RSA, None).private_key)
+    assert "\nmail._domainkey.posta.test. " in said(shell.dkim("import", "posta.test", "mail", str(file)))
+    missing = shell.dkim("import", "posta.test", "mail", str(tmp_path / "nothing"))
+    assert (missing.returncode, missing.stderr) == (2, f"posta: {tmp_path / 'nothing'}: No such file or directory\n")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
         (("elsewhere.test",), 1, "elsewhere.test is no domain of ours"),
         (("activate", "posta.test"), 1, "no keys of posta.test wait to be activated"),
-        (("turn", "posta.test"), 2, "expected DOMAIN, rotate DOMAIN"),
-        (("rotate", "posta.test", "more"), 2, "expected DOMAIN, rotate DOMAIN"),
+        (("turn", "posta.test"), 2, "expected DOMAIN, rotate|activate|remove"),
+        (("rotate", "posta.test", "more"), 2, "expected DOMAIN, rotate|activate|remove"),
+        (("import", "posta.test", "mail"), 2, "expected DOMAIN, rotate|activate|remove"),
         ((), 2, "Missing argument"),
     ],
 )

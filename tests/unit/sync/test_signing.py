@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from services.core.bus import Bus
+from services.core.dkim import keys
 from services.core.dns import Dns
 from services.core.store.engine import Store
 from tests.unit.core.dkim.resolver import Zone, serving
@@ -54,6 +55,16 @@ async def test_a_rotation(admin: httpx.AsyncClient, dns_zone: Zone) -> None:
     assert sorted(key["state"] for key in both) == ["active", "active", "retired", "retired"]
     assert (await admin.get(KEYS)).json() == both
     assert "7 days" in problem(await admin.delete(f"{KEYS}/retired"), 409)["detail"]
+
+
+async def test_a_key_of_another_signer(admin: httpx.AsyncClient) -> None:
+    key = {"selector": "mail", "private_key": keys.make(keys.RSA, None).private_key}
+    made = await admin.post(f"{KEYS}/import", json=key)
+    assert [(each["selector"], each["state"]) for each in made.json()] == [("mail", "published")]
+    assert "PRIVATE" not in made.text
+    problem(await admin.post(f"{KEYS}/import", json=key), 409)
+    refused = problem(await admin.post(f"{KEYS}/import", json=key | {"private_key": "rubbish"}), 422)
+    assert "rubbish" not in str(refused)
 
 
 async def test_what_is_refused(admin: httpx.AsyncClient, store: Store, no_bus: Bus) -> None:

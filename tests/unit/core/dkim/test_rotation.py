@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from services.core.address import BadAddress
 from services.core.dkim import rotation, zone
+from services.core.dkim.keys import ED25519, RSA, load, make
 from services.core.dkim.rotation import Rotation, RotationRefused
 from services.core.dns import Dns
 from services.core.store import accounts, dkim
@@ -18,8 +23,6 @@ from services.core.store.accounts import NoSuchDomain
 from services.core.store.dkim import ACTIVE, PUBLISHED, RETIRED, Key
 from services.core.store.engine import Store
 from tests.unit.core.dkim.resolver import Zone
-
-Maker = Callable[[], Rotation]
 
 
 @pytest.fixture
@@ -104,6 +107,33 @@ async def test_a_dns_that_does_not_answer_stops_an_activation_unless_forced(keys
     assert states(await keys.activate("posta.test", force=True)) == [("ed25519", ACTIVE), ("rsa", ACTIVE)]
 
 
+async def test_a_key_of_another_signer_goes_on_signing(keys: Rotation, store: Store, dns_zone: Zone) -> None:
+    old = generate_private_key(65537, 1024)
+    pem = old.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+    adopted = await keys.adopt("posta.test", "mail", pem)
+    assert [(key.selector, key.algorithm, key.state) for key in adopted] == [("mail", RSA, PUBLISHED)]
+    assert await keys.first("posta.test") == adopted  # no pair beside it
+    with pytest.raises(RotationRefused, match="mail already"):
+        await keys.adopt("posta.test", "MAIL", pem)
+    show(dns_zone, adopted)
+    await keys.activate("posta.test")
+    async with store.query("test") as conn:
+        [signer] = await dkim.signers(conn, "posta.test")
+    assert load("posta.test", *signer, None).private.private_numbers() == old.private_numbers()  # type: ignore[union-attr]
+    await keys.rotate("posta.test")
+    assert states(await keys.activate("posta.test", force=True)) == [
+        ("ed25519", ACTIVE),
+        ("rsa", ACTIVE),
+        ("rsa", RETIRED),
+    ]
+
+
+@pytest.mark.parametrize("selector", ["", "no label", "-x", "x..y"])
+async def test_a_selector_that_is_no_name(keys: Rotation, selector: str) -> None:
+    with pytest.raises(BadAddress):
+        await keys.adopt("posta.test", selector, make(ED25519, None).private_key)
+
+
 async def test_two_at_once_make_one_pair(keys: Rotation) -> None:
     one, other = await asyncio.gather(keys.first("posta.test"), keys.first("posta.test"))
     assert one == other
@@ -141,8 +171,6 @@ async def test_private_keys_rest_encrypted_where_a_secret_is_set(keys: Rotation,
 
 
 def test_more_than_a_pair_a_day_has_names_of_its_own() -> None:
-    from datetime import UTC, datetime
-
     day = datetime(2026, 11, 25, tzinfo=UTC)
     assert rotation._selector(day, set()) == "20261125"
     assert rotation._selector(day, {"20261125-rsa"}) == "20261125n2"

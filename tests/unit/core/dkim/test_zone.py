@@ -6,12 +6,19 @@ import base64
 
 import dns.zone
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_public_key,
+)
 from dkim import evaluate_pk
 
 from services.core.dkim import zone
-from services.core.dkim.keys import ED25519, RSA, KeyUnusable, load, make
+from services.core.dkim.keys import ED25519, RSA, KeyUnusable, adopt, load, make
 
 
 @pytest.mark.parametrize("algorithm", [RSA, ED25519])
@@ -78,3 +85,29 @@ def test_a_plain_key_is_read_after_a_secret_was_set() -> None:
 def test_a_key_that_cannot_be_read_says_which_and_why(pem: str, secret: str | None, why: str) -> None:
     with pytest.raises(KeyUnusable, match=f"sel of posta.test.*{why}"):
         load("posta.test", "sel", pem, secret)
+
+
+def test_keys_of_other_signers_are_taken_in_their_forms() -> None:
+    ed25519 = Ed25519PrivateKey.generate()
+    seed, public = ed25519.private_bytes_raw(), ed25519.public_key().public_bytes_raw()
+    for text in (base64.b64encode(seed).decode(), base64.b64encode(seed + public).decode() + "\n"):
+        made = adopt(text, "a secret")
+        assert (made.algorithm, made.public_key) == (ED25519, base64.b64encode(public).decode())
+        assert "ENCRYPTED" in made.private_key
+    rsa = make(RSA, None)
+    assert adopt(rsa.private_key, None) == rsa
+
+
+@pytest.mark.parametrize(
+    "pem",
+    [
+        "",
+        "rubbish",
+        make(RSA, "a passphrase").private_key,
+        generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+        "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+    ],
+)
+def test_what_is_no_key_for_dkim_is_not_taken(pem: str) -> None:
+    with pytest.raises(KeyUnusable):
+        adopt(pem, None)
