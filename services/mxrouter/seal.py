@@ -23,6 +23,8 @@ _INSTANCE = re.compile(rb"(?:^[^:]*:|;)[ \t]*i[ \t]*=[ \t]*(\d{1,2})[ \t]*(?:;|\
 _STATUS = re.compile(rb";[ \t]*cv[ \t]*=[ \t]*(none|pass|fail)\b", re.I)
 # RFC 8601 2.2, as our filter writes it: our name, perhaps a version, the results.
 _OURS = re.compile(rb'authentication-results:[ \t]*"?([^\s;"()]+)"?(?:[ \t]+\d+)?[ \t]*;[ \t]*(.*)', re.S)
+# What strangers wrote may be told in comments and quotes; it is no result.
+_ASIDE = re.compile(rb'\([^()]*\)|"(?:[^"\\]|\\.)*"')
 _ARC = re.compile(rb"(?:^|;)[ \t]*arc[ \t]*=[ \t]*(none|pass|fail)\b", re.I)
 
 
@@ -38,7 +40,7 @@ def seal(octets: bytes, key: SigningKey, host: str, now: datetime) -> bytes:
     results = _results(fields, host)
     sets = _sets(fields)
     newest = max(sets, default=0)
-    status = _chain(sets, _ARC.findall(b";".join(results)))
+    status = _chain(sets, _ARC.findall(_ASIDE.sub(b"", b";".join(results))))
     if not results or status is None or newest >= _LONGEST:
         return b""
     instance = ("i", str(newest + 1))

@@ -109,6 +109,12 @@ def test_only_results_of_our_own_are_repeated() -> None:
     assert b"elsewhere" not in seal(both, key(RSA, "one.test"), "mx.one.test", NOW)
 
 
+def test_what_strangers_say_in_our_results_is_not_believed() -> None:
+    said = b'Authentication-Results: mx.two.test; spf=pass (they say; arc=pass) smtp.helo="x; arc=pass "\r\n'
+    taken = said + hop(PLAIN, "one.test", "none")
+    assert seal(taken, key(RSA, "two.test"), "mx.two.test", NOW) == b""
+
+
 def test_several_fields_of_ours_become_one() -> None:
     octets = b"Authentication-Results: mx.one.test; spf=fail\r\n" + results("mx.one.test", "none") + PLAIN
     lines = seal(octets, key(RSA, "one.test"), "mx.one.test", NOW)
