@@ -6,11 +6,13 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Response
 
+from services.core.bus import Bus
 from services.core.review import Review
 from services.core.store import blobs, quarantine
 from services.core.store.accounts import NoSuchDomain
 from services.core.store.engine import Store
 from services.core.store.quarantine import NoSuchMessage
+from services.sync.admin import Part
 from services.sync.models import HeldMessage, HeldPolicy, HeldPolicyChange, Settled, plain
 
 BY = "the admin API"
@@ -19,9 +21,17 @@ _Text = Annotated[str, plain(320)]
 _Age = Annotated[float, Query(ge=0, le=1e9, description="Held for at least so many seconds.")]
 
 
-def install(api: APIRouter, store: Store, review: Review) -> None:
-    """Add the paths to the admin API."""
+def part(review: Review) -> Part:
+    """What the admin API has for held mail."""
 
+    def install(api: APIRouter, store: Store, _bus: Bus) -> None:
+        _messages(api, store, review)
+        _policies(api, store)
+
+    return install
+
+
+def _messages(api: APIRouter, store: Store, review: Review) -> None:
     @api.get("/quarantine")
     async def list_held(
         domain: _Text = "",
@@ -72,6 +82,8 @@ def install(api: APIRouter, store: Store, review: Review) -> None:
         gone = await (review.delete if verb == "delete" else review.train)(spool_id, BY)
         return Settled(spool_id=spool_id, recipients=gone)
 
+
+def _policies(api: APIRouter, store: Store) -> None:
     @api.get("/domains/{domain}/held")
     async def get_policy(domain: _Text) -> HeldPolicy:
         found = (await quarantine.policies(store, [domain.lower()])).get(domain.lower())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -10,12 +10,13 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from services.core.bus import Bus
+from services.core.dns import Dns
 from services.core.review import Review
 from services.core.settings import Sync
 from services.core.spool import Spool
 from services.core.store.engine import Store
 from services.core.telemetry import logger
-from services.sync import admin, autoconfig, review
+from services.sync import admin, autoconfig, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
 
@@ -31,11 +32,12 @@ async def no_bus() -> AsyncIterator[Bus]:
     await bus.close()
 
 
-def make(store: Store, bus: Bus, token: str | None = TOKEN) -> FastAPI:
+def make(store: Store, bus: Bus, token: str | None = TOKEN, resolver: Callable[[], Dns] = Dns) -> FastAPI:
     held = Review(store, bus, Spool(store, bus, logger("test")), service="sync", host="sync.test")
+    secret, keys = SecretStr(token) if token else None, signing.keys(resolver, None)
     return application(
         (
-            admin.router(store, bus, SecretStr(token) if token else None, held),
+            admin.router(store, bus, secret, keys, quarantine.part(held)),
             review.router(store, held),
             autoconfig.router(doors(SETTINGS, "localhost")),
         )

@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "2026_11_25_quarantine"
-down_revision = "2026_11_25_search_text"
+down_revision = "2026_11_25_signing"
 
 
 def _now(name: str) -> sa.Column[object]:
