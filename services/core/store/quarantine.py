@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.core.ids import AccountId, BlobId, SpoolId
 from services.core.store.engine import Store
-from services.core.store.spool import Entry, Recipient, insert_into
+from services.core.store.spool import Entry, Recipient, insert_within
 
 REFUSE, ACCEPT = "refuse", "accept"
 
@@ -102,8 +102,8 @@ WITH message AS (
   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19::jsonb, $20, $21, $22,
     $23, now() + make_interval(days => $24))
 )
-INSERT INTO quarantine_recipients (spool_id, owed, n, address, account_id, notify, orcpt)
-SELECT $1, $14, r.* FROM unnest($25::integer[], $26::text[], $27::bigint[], $28::text[], $29::text[]) AS r
+INSERT INTO quarantine_recipients (spool_id, owed, n, address, account_id, notify, orcpt, forwarded_by)
+SELECT $1, $14, r.* FROM unnest($25::integer[], $26::text[], $27::bigint[], $28::text[], $29::text[], $30::text[]) AS r
 """
 
 _POLICIES = "SELECT domain, on_held, notify_sender, digest FROM domains WHERE domain = ANY($1::text[])"
@@ -148,7 +148,7 @@ UPDATE quarantine_recipients r SET state = 'released', settled_at = now(), owed 
 FROM taken t JOIN quarantine q USING (spool_id) WHERE r.spool_id = t.spool_id AND r.n = t.n
 RETURNING q.blob_id, q.headers || q.prefix, q.size, q.sender, q.sender_account_id, q.client, q.ret, q.envid,
   q.smtputf8, q.traceparent, q.message_id, r.address, r.account_id,
-  CASE WHEN q.accepted THEN r.notify ELSE 'NEVER' END, r.orcpt
+  CASE WHEN q.accepted THEN r.notify ELSE 'NEVER' END, r.orcpt, r.forwarded_by
 """
 )
 _DELETE = (
@@ -175,7 +175,7 @@ async def hold(store: Store, held: Held, keep_days: int) -> None:
     row = (e.spool_id, e.blob_id, e.prefix, e.size, e.sender, e.sender_account_id, e.door, e.client, e.ret, e.envid)
     facts = (held.headers, held.accepted, held.notice_due, held.kind, held.reason, held.score)
     words = (json.dumps(list(held.findings)), held.from_text, held.subject, held.message_id, held.secret, keep_days)
-    recipients = [(n, r.address, r.account_id, r.notify, r.orcpt) for n, r in enumerate(e.recipients)]
+    recipients = [(n, *r) for n, r in enumerate(e.recipients)]
     columns = map(list, zip(*recipients, strict=True))
     async with store.driver("quarantine.hold") as conn:
         await conn.execute(_HOLD, *row, e.smtputf8, e.traceparent, *facts, *words, *columns)
@@ -269,7 +269,7 @@ async def release(
             smtputf8=smtputf8,
             traceparent=traceparent,
         )
-        await insert_into(conn, [entry], due_in_s)
+        await insert_within(conn, [entry], due_in_s)
     return Released(entry, message_id)
 
 

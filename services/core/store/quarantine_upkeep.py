@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from services.core.ids import AccountId, BlobId, SpoolId
 from services.core.store.engine import Store
-from services.core.store.spool import Entry, insert_into
+from services.core.store.spool import Entry, insert_within
 
 
 class Ended(NamedTuple):
@@ -174,7 +174,7 @@ async def tell_sender(store: Store, told: Sequence[Owed], notice: Entry | None, 
             if not at_hold and len(await conn.fetch(_PAY, spool_id, ns)) < len(ns):
                 raise _Overtaken
             if notice is not None:
-                await insert_into(conn, [notice], due_in_s)
+                await insert_within(conn, [notice], due_in_s)
     except _Overtaken:
         return False
     return True
@@ -193,7 +193,7 @@ async def tell_account(store: Store, told: Sequence[Untold], digest: Entry, due_
         async with store.driver("quarantine.tell_account") as conn, conn.transaction():
             if len(await conn.fetch(_TELL, *names)) < len(told):
                 raise _Overtaken
-            await insert_into(conn, [digest], due_in_s)
+            await insert_within(conn, [digest], due_in_s)
     except _Overtaken:
         return False
     return True

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.core.ids import AccountId
 from services.core.store.engine import Store
-from services.core.store.spool import Entry, insert_into
+from services.core.store.spool import Entry, insert_within
 
 ACTIVE, PAUSED = "active", "paused"
 
@@ -146,7 +146,7 @@ async def pause(store: Store, account_id: AccountId, notice: Entry | None, due_i
         if await conn.fetchrow(_PAUSE, account_id) is None:
             return False
         if notice is not None:
-            await insert_into(conn, [notice], due_in_s)
+            await insert_within(conn, [notice], due_in_s)
     return True
 
 

@@ -398,6 +398,7 @@ quarantine_recipients = Table(
     Column("account_id", BigInteger),
     Column("notify", Text),
     Column("orcpt", Text),
+    Column("forwarded_by", Text),
     Column("state", Text, nullable=False, server_default="held"),  # held | released | deleted | expired
     Column("told_at", DateTime(timezone=True)),  # when a digest named it
     Column("settled_at", DateTime(timezone=True)),  # when it left the state held

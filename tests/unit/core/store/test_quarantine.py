@@ -104,6 +104,13 @@ async def test_a_release_is_mail_on_its_way(store: Store) -> None:
     assert (await quarantine.get(store, name)).state == "released"
 
 
+async def test_a_release_keeps_all_that_a_door_said_of_a_recipient(store: Store) -> None:
+    there = Recipient("eve@far.test", None, "FAILURE", "rfc822;team@posta.test", "posta.test")
+    done = await let_go(store, await hold(store, there, accepted=True))
+    assert done is not None
+    assert done.entry.recipients == (there,)
+
+
 async def test_who_was_refused_hears_nothing_of_the_release(store: Store) -> None:
     await let_go(store, await hold(store, *await both(store)))
     assert [row.notify for row in await spooled(store)] == ["NEVER", "NEVER"]

@@ -79,6 +79,7 @@ def upgrade() -> None:
         sa.Column("account_id", sa.BigInteger(), nullable=True),
         sa.Column("notify", sa.Text(), nullable=True),
         sa.Column("orcpt", sa.Text(), nullable=True),
+        sa.Column("forwarded_by", sa.Text(), nullable=True),
         sa.Column("state", sa.Text(), server_default="held", nullable=False),
         sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("settled_at", sa.DateTime(timezone=True), nullable=True),
