@@ -132,5 +132,8 @@ class Resolver:
 
 def _literal(domain: str) -> Host:
     text = domain.strip("[]")
-    address = str(ip_address(text[5:] if text.lower().startswith("ipv6:") else text))
-    return Host(domain, (address,))
+    try:
+        address = str(ip_address(text[5:] if text.lower().startswith("ipv6:") else text))
+    except ValueError as error:
+        raise Unroutable(True, "5.1.2", f"{domain} is no address") from error
+    return Host(address, (address,))
