@@ -19,6 +19,7 @@ from typing import Final
 from services.core.telemetry import Logger, Metrics
 from services.mxrouter import envelope
 from services.mxrouter.carriage import Fate, Letter, Outcome, Route, Smarthost
+from services.mxrouter.dialogue import Broken
 from services.mxrouter.link import Link
 from services.mxrouter.opening import Door, Missed, Opener
 from services.mxrouter.pool import Pool
@@ -165,7 +166,12 @@ class Client:
     async def _hand(self, route: Route, link: Link, trip: _Trip, kept: bool) -> bool:
         """Give the letter to one host; whether that counts: a kept connection may have died of age."""
         numbers, letter = trip.rest()
-        delivery = await link.perform(deliver(link.peer, letter, link.host, self._at_once, link.reset))
+        try:
+            delivery = await link.perform(deliver(link.peer, letter, link.host, self._at_once, link.reset))
+        except Broken as broken:  # before it was asked anything
+            self._pool.leave(link)
+            trip.miss(Missed(envelope.later("4.4.2", str(broken), link.host)))
+            return not kept
         link.reset = delivery.reset
         link.messages += delivery.transactions
         if delivery.usable:

@@ -74,7 +74,7 @@ def deliver(peer: Peer, letter: Letter, host: str, at_once: int, reset: bool = F
 
 @dataclass(slots=True)
 class _Lot:
-    """One transaction. Recipients that it leaves without a verdict belong into the next."""
+    """One transaction. Recipients that it leaves without a verdict belong into the next, or to another host."""
 
     peer: Peer
     letter: Letter
@@ -90,19 +90,18 @@ class _Lot:
         said, broken = yield from self._open()
         accepted = self._recipients(said)
         if broken is not None:
-            left = [number for number in self.numbers if number not in self.verdicts]
-            return self._lost(broken, left, elsewhere=True)
+            return self._lost(broken)
         try:
             ready = yield from self._ready(accepted, said[1 + len(self.numbers) :])
         except Broken as lost:
-            return self._lost(lost, accepted, elsewhere=True)
+            return self._lost(lost)
         if ready is None:
             return None
         parts = ready if accepted else (b".\r\n",)  # RFC 2920 3.1: the server wants a message that nobody gets
         try:
             (reply,) = yield Say(parts, (Stage.MESSAGE,))
         except Broken as lost:
-            return self._lost(lost, accepted, elsewhere=lost.unsent)
+            return self._lost(lost, () if lost.unsent else accepted)
         self._close_if_told(reply)
         self.reset = self.peer.offers("CHUNKING") and not reply.positive  # RFC 3030 2: a failed BDAT ends by RSET
         for number in accepted:
@@ -207,12 +206,11 @@ class _Lot:
         if self.usable:
             self.usable, self.parting = False, parting
 
-    def _lost(self, broken: Broken, numbers: Sequence[int], elsewhere: bool) -> None:
-        text = str(broken)
-        if not elsewhere:
-            text += "; it may have been taken, and may arrive twice"
-        self._shut(envelope.later("4.4.2", text, self.host))
-        self.verdicts |= dict.fromkeys(numbers, Verdict(envelope.later("4.4.2", text, self.host), elsewhere))
+    def _lost(self, broken: Broken, taken: Sequence[int] = ()) -> None:
+        """The connection is gone; `taken`: those for whom the message may have been taken."""
+        self._shut(envelope.later("4.4.2", str(broken), self.host))
+        text = f"{broken}; it may have been taken, and may arrive twice"
+        self.verdicts |= dict.fromkeys(taken, Verdict(envelope.later("4.4.2", text, self.host)))
 
 
 def _not_anew(said: Sequence[Reply]) -> Broken | None:

@@ -116,6 +116,7 @@ class Fleet:
             "POSTA_PORT_BASE": str(self.base),
             "POSTA_DATABASE_URL": "postgresql://elsewhere/posta",
             "POSTA_NATS_URL": "nats://elsewhere",
+            "POSTA_DNS_SERVERS": "127.0.0.1",
             "POSTA_TLS_CERT": "/nowhere",
             "AWAY": str(self.away),
         }
