@@ -122,8 +122,8 @@ class World:
     def zone(self, origin: str, text: str) -> None:
         (self.folder / f"{origin}.zone").write_text("$TTL 0\n" + text)
 
-    async def host(self, address: str, script: Script) -> None:
-        """A server at `address` that runs `script` for each connection."""
+    async def host(self, address: str, script: Script, tls: ssl.SSLContext | None = None) -> None:
+        """A server at `address` that runs `script` for each connection; `tls`: from its start."""
 
         async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             caller = Caller(reader, writer)
@@ -135,8 +135,12 @@ class World:
             finally:
                 writer.close()
 
-        server = await asyncio.start_server(serve_one, address, self.port, limit=1 << 26)
+        server = await asyncio.start_server(serve_one, address, self.port, limit=1 << 26, ssl=tls)
         self.port = self.port or server.sockets[0].getsockname()[1]
+        self.keep(server)
+
+    def keep(self, server: asyncio.Server) -> None:
+        """Close it with the world."""
         self._servers.append(server)
 
     def certificate(self, *names: str) -> tuple[DevCertificate, ssl.SSLContext]:
