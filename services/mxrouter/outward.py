@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from services.core.dns import Dns
 from services.core.service import Service
+from services.core.store.engine import Store
+from services.core.store.tlsresults import TlsResult
 from services.mxrouter.client import Client
 from services.mxrouter.link import Patience
 from services.mxrouter.mtasts import Policies
@@ -11,21 +15,20 @@ from services.mxrouter.opening import Opener
 from services.mxrouter.pool import Pool
 from services.mxrouter.resolve import Resolver
 from services.mxrouter.security import Security, trusting
-from services.mxrouter.tally import Session, Tally
+from services.mxrouter.tally import Tally
+
+_KEEP_S: Final = 60.0
 
 
-def open_carrier(service: Service, dns: Dns) -> tuple[Client, Tally]:
-    """What carries letters to other servers, and its count of how TLS went. Closed with the service.
-
-    Raises OSError where `relay.ca` cannot be read.
-    """
+def open_carrier(service: Service, store: Store, dns: Dns) -> Client:
+    """What carries letters to other servers. Closed with the service. Raises OSError for a `relay.ca` that is none."""
     settings, relay = service.settings, service.settings.relay
     resolver = Resolver(dns, (settings.hostname, *relay.ourselves), ipv6=relay.ipv6)
     tally = Tally(service.metrics)
     trust = trusting(relay.ca)
 
     def failed(domain: str, result: str) -> None:
-        tally.count(Session(domain, "sts", "", result))
+        tally.count(TlsResult(domain, "sts", "", result))
 
     policies = Policies(dns, resolver, trust, failed) if relay.mta_sts else None
     if policies is not None:
@@ -47,4 +50,5 @@ def open_carrier(service: Service, dns: Dns) -> tuple[Client, Tally]:
         at_once=relay.recipients_at_once,
     )
     service.on_close(client.close)
-    return client, tally
+    service.spawn(tally.keep_all(store, service.log, _KEEP_S), "tls results")
+    return client

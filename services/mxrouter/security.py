@@ -18,6 +18,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from services.core.dns import DnsUnavailable
+from services.core.store.tlsresults import TlsResult
 from services.mxrouter import dane
 from services.mxrouter.carriage import Outcome
 from services.mxrouter.dane import Tlsa, Untrusted
@@ -25,7 +26,7 @@ from services.mxrouter.envelope import failed, later
 from services.mxrouter.link import TlsFailed, certificates
 from services.mxrouter.mtasts import Policies, Policy
 from services.mxrouter.resolve import Asks, Host
-from services.mxrouter.tally import SUCCESS, Session, Tally
+from services.mxrouter.tally import SUCCESS, Tally
 
 
 class Level(IntEnum):
@@ -107,7 +108,7 @@ class Security:
 
     def count(self, domain: str, host: str, demand: Demand, result: str = SUCCESS) -> None:
         """Enter a connection into the tally."""
-        self._tally.count(Session(domain, demand.policy, host, result))
+        self._tally.count(TlsResult(domain, demand.policy, host, result))
 
     async def _by_dane(self, domain: str, host: Host, port: int) -> Demand | None:
         if self._dns is None:

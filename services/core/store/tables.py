@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Identity,
     Index,
@@ -303,4 +304,17 @@ spool_recipients = Table(
     # A finished recipient's row is deleted in the commit that finishes it, so rows here are work.
     Index("spool_recipients_due_at_idx", "due_at"),
     info={"distribution": "spool_id"},
+)
+
+# How TLS with other domains went, one row a day for each of its results: what RFC 8460 reports are made of.
+tls_results = Table(
+    "tls_results",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("policy", Text, primary_key=True),  # tlsa | sts | no-policy-found
+    Column("host", Text, primary_key=True),  # empty: no host, the policy itself could not be had
+    Column("result", Text, primary_key=True),  # successful, or the result types of RFC 8460 4.3
+    _number("sessions"),
+    info={"distribution": "domain"},
 )
