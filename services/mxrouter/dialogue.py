@@ -81,10 +81,11 @@ class Exchange(Generic[T]):
         self._out: tuple[bytes, ...] = ()
         self._result: list[T] = []
         self.heard = 0  # replies so far
-        if replies.pending:
+        self._step(None)
+        # A greeting may have come before anybody waited for it: it is the one reply that answers nothing.
+        if replies.pending and self._out:
             act.close()
             raise Broken(_out_of_turn(replies))
-        self._step(None)
 
     @property
     def stage(self) -> Stage | None:

@@ -66,6 +66,16 @@ def test_a_greeting_of_another_kind() -> None:
         Paper(None).run(greeting())
 
 
+def test_a_greeting_that_came_before_it_was_waited_for() -> None:
+    replies = Replies()
+    replies.feed(b"220 mx.remote.test\r\n")
+    exchange = Exchange(greeting(), replies)
+    exchange.hear()
+
+    assert exchange.stage is None
+    assert replies.pending == 0
+
+
 def test_start_tls() -> None:
     assert Paper("220 go on").run(start_tls())
     assert not Paper("454 not now").run(start_tls())
