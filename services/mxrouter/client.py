@@ -22,13 +22,14 @@ from services.mxrouter.carriage import Fate, Letter, Outcome, Route, Smarthost
 from services.mxrouter.dialogue import Broken
 from services.mxrouter.link import Link
 from services.mxrouter.opening import Door, Missed, Opener
-from services.mxrouter.pool import Pool
+from services.mxrouter.pool import Destination, Pool
 from services.mxrouter.resolve import Resolver, Unroutable
 from services.mxrouter.security import Demand, Level, Security, Unfit
 from services.mxrouter.transaction import Delivery, deliver
 
 # Addresses that are tried for one letter; the next attempt begins at the front again.
 _MOST_DOORS: Final = 10
+_NOT_TRIED: Final = envelope.later("4.4.1", "no mail host could be tried")
 
 
 @dataclass(slots=True)
@@ -71,10 +72,12 @@ class _Trip:
 
     def outcomes(self) -> list[Outcome]:
         found = []
-        last = self.missed.outcome if self.missed else envelope.later("4.4.1", "no mail host could be tried")
+        last = self.missed.outcome if self.missed else _NOT_TRIED
         for number in range(len(self.letter.addressees)):
             outcome = self.settled.get(number) or self.words.get(number) or last
-            found.append(outcome._replace(unreachable=not self.spoke and outcome.fate is Fate.LATER))
+            # What one letter demands says nothing of the destination for others.
+            alone = self.spoke or self.letter.requiretls
+            found.append(outcome._replace(unreachable=outcome.unreachable and not alone))
         return found
 
 
@@ -114,7 +117,7 @@ class Client:
         await self._pool.close()
 
     async def _carry(self, route: Route, trip: _Trip) -> None:
-        while (link := self._pool.take(route, lambda link: _fit(link, trip.letter))) is not None:
+        while (link := self._pool.take(_destination(route), lambda link: _fit(link, trip.letter))) is not None:
             self._connections.labels("reused").inc()
             if await self._hand(route, link, trip, kept=True):
                 break
@@ -126,8 +129,10 @@ class Client:
             else:
                 await self._by_mx(route, trip)
         except Unroutable as error:
-            outcome = envelope.failed if error.permanent else envelope.later
-            trip.miss(Missed(outcome(error.enhanced, error.text), spoke=error.permanent))
+            if error.permanent:
+                trip.miss(Missed(envelope.failed(error.enhanced, error.text), spoke=True))
+            else:
+                trip.miss(Missed(envelope.later(error.enhanced, error.text, unreachable=True)))
 
     async def _by_mx(self, route: Route, trip: _Trip) -> None:
         hosts, policy = await asyncio.gather(self._resolver.mx(route.domain), self._security.policy(route.domain))
@@ -151,9 +156,10 @@ class Client:
         self, route: Route, trip: _Trip, addresses: Sequence[str], host: str, port: int, demand: Demand
     ) -> int:
         """Give the letter to the host at the first of its addresses that lets us in; how many were tried."""
+        domain = route.domain if route.smarthost is None else route.smarthost.host  # whose TLS it is that is counted
         for tried, address in enumerate(addresses, 1):
             try:
-                link = await self._opener.open(Door(route.domain, host, address, port, demand, route.smarthost))
+                link = await self._opener.open(Door(domain, host, address, port, demand, route.smarthost))
             except Missed as missed:
                 self._connections.labels("missed").inc()
                 trip.miss(missed)
@@ -175,13 +181,17 @@ class Client:
         link.reset = delivery.reset
         link.messages += delivery.transactions
         if delivery.usable:
-            self._pool.give(route, link)
+            self._pool.give(_destination(route), link)
         else:
             self._pool.leave(link)
         counts = delivery.began or not kept
         if counts:
             trip.enter(numbers, delivery)
         return counts
+
+
+def _destination(route: Route) -> Destination:
+    return route.domain if route.smarthost is None else route.smarthost
 
 
 def _fit(link: Link, letter: Letter) -> bool:

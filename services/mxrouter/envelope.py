@@ -17,8 +17,8 @@ from services.mxrouter.heard import Reply
 
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f<>]")
-# RFC 3461 4: xtext and the words of NOTIFY have neither spaces nor controls.
-_WORD = re.compile(r"[!-~\u0080-\U0010ffff]+")
+_NOTIFY = re.compile(r"[A-Za-z,]+")
+_KIND = re.compile(r"[A-Za-z0-9-]+")
 _NO_CLASS: Final = {Fate.SENT: "2.0.0", Fate.LATER: "4.0.0", Fate.FAILED: "5.0.0"}
 
 
@@ -88,7 +88,7 @@ def mail(peer: Peer, letter: Letter, utf8: bool) -> bytes:
         words.append("SMTPUTF8")
     if peer.offers("DSN"):
         words += [f"RET={letter.ret}"] if letter.ret in ("FULL", "HDRS") else []
-        words += _parameter("ENVID", letter.envid, False)
+        words += [f"ENVID={_xtext(letter.envid)}"] if letter.envid else []
     if letter.requiretls:
         words.append("REQUIRETLS")
     return _line(words)
@@ -98,8 +98,12 @@ def rcpt(peer: Peer, addressee: Addressee, utf8: bool) -> bytes:
     """The RCPT command."""
     words = [f"RCPT TO:<{addressee.address}>"]
     if peer.offers("DSN"):
-        words += _parameter("NOTIFY", addressee.notify, False)
-        words += _parameter("ORCPT", addressee.orcpt, utf8)
+        # What could not be read as one is left out: a notice may be lost by it, the message is not.
+        words += [f"NOTIFY={addressee.notify}"] if _NOTIFY.fullmatch(addressee.notify or "") else []
+        kind, semicolon, original = (addressee.orcpt or "").partition(";")
+        if semicolon and _KIND.fullmatch(kind):
+            raw = utf8 and kind.lower() == "utf-8"
+            words.append(f"ORCPT={kind};{_xtext(original, raw)}")
     return _line(words)
 
 
@@ -122,11 +126,13 @@ def _header(octets: bytes) -> bytes:
     return octets if end < 0 else octets[:end]
 
 
-def _parameter(name: str, value: str | None, utf8: bool) -> list[str]:
-    # What does not fit into the command is left out: a notice may be lost by it, the message is not.
-    if not value or _WORD.fullmatch(value) is None or not (utf8 or value.isascii()):
-        return []
-    return [f"{name}={value}"]
+def _xtext(text: str, raw: bool = False) -> str:
+    """RFC 3461 4; `raw`: what is outside US-ASCII stays as it is (RFC 6533 3), for commands that have SMTPUTF8."""
+    return "".join(c if ("!" <= c <= "~" and c not in "+=") or (raw and c > "\x7f") else _hex(c) for c in text)
+
+
+def _hex(character: str) -> str:
+    return f"+{ord(character):02X}" if character <= "\x7f" else f"\\x{{{ord(character):X}}}"
 
 
 def _line(words: list[str]) -> bytes:

@@ -215,15 +215,15 @@ def test_those_who_were_too_many_come_in_the_next() -> None:
 
 
 def test_dsn_parameters_where_the_server_knows_them() -> None:
-    addressees = (Addressee("c@b.test", "SUCCESS,DELAY", "rfc822;carol+2B@b.test"), Addressee("d@b.test"))
-    what = Letter("0", "", addressees, MESSAGE, ret="HDRS", envid="QQ314159")
+    addressees = (Addressee("c@b.test", "SUCCESS,DELAY", "rfc822;carol+x=y@b.test"), Addressee("d@b.test"))
+    what = Letter("0", "", addressees, MESSAGE, ret="HDRS", envid="QQ 31+")
     answers = ["250 ok\r\n250 ok\r\n250 ok\r\n354 go", "250 ok"]
 
     paper = Paper(*answers)
     done = go(paper, peer("PIPELINING", "DSN"), what)
     assert paper.said[0] == (
-        b"MAIL FROM:<> RET=HDRS ENVID=QQ314159\r\n"
-        b"RCPT TO:<c@b.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;carol+2B@b.test\r\nRCPT TO:<d@b.test>\r\nDATA\r\n"
+        b"MAIL FROM:<> RET=HDRS ENVID=QQ+2031+2B\r\n"
+        b"RCPT TO:<c@b.test> NOTIFY=SUCCESS,DELAY ORCPT=rfc822;carol+2Bx+3Dy@b.test\r\nRCPT TO:<d@b.test>\r\nDATA\r\n"
     )
     assert all(each.outcome.relayed_dsn for each in done.verdicts)
 
@@ -231,6 +231,18 @@ def test_dsn_parameters_where_the_server_knows_them() -> None:
     done = go(paper, PIPELINING, what)
     assert paper.said[0].startswith(b"MAIL FROM:<>\r\nRCPT TO:<c@b.test>\r\n")
     assert not any(each.outcome.relayed_dsn for each in done.verdicts)
+
+
+def test_an_original_recipient_outside_ascii() -> None:
+    addressees = (Addressee("c@b.test", None, "utf-8;jörg+a@b.test"),)
+    for to, line in (
+        (peer("PIPELINING", "DSN"), "ORCPT=utf-8;j\\x{F6}rg+2Ba@b.test\r\n"),
+        (peer("PIPELINING", "DSN", "SMTPUTF8"), "ORCPT=utf-8;jörg+2Ba@b.test\r\n"),
+    ):
+        paper = Paper("250 ok\r\n250 ok\r\n354 go", "250 ok")
+        utf8 = to.offers("SMTPUTF8")
+        go(paper, to, Letter("0", "ü@posta.test" if utf8 else "a@posta.test", addressees, MESSAGE, smtputf8=utf8))
+        assert line.encode() in paper.said[0]
 
 
 def test_size_and_eight_bits() -> None:
@@ -289,10 +301,12 @@ def test_no_command_is_smuggled_by_an_address(evil: str) -> None:
     assert go(paper, PIPELINING, letter(sender=evil)).verdicts[0].outcome.enhanced == "5.1.7"
     assert paper.said == []
 
-    odd = (Addressee("c@b.test", "NEVER\r\nDATA", "rfc822; x y"),)
-    paper = Paper("250 ok\r\n250 ok\r\n354 go", "250 ok")
-    go(paper, peer("PIPELINING", "DSN"), Letter("0", "", odd, MESSAGE, envid="a b"))
-    assert paper.said[0] == b"MAIL FROM:<>\r\nRCPT TO:<c@b.test>\r\nDATA\r\n"
+    odd = (Addressee("c@b.test", "NEVER\r\nDATA", "rfc822; x\r\ny"), Addressee("d@b.test", "", "no kind"))
+    paper = Paper("250 ok\r\n250 ok\r\n250 ok\r\n354 go", "250 ok")
+    go(paper, peer("PIPELINING", "DSN"), Letter("0", "", odd, MESSAGE, envid="a\r\nb", ret="FULL\r\n"))
+    assert paper.said[0] == (
+        b"MAIL FROM:<> ENVID=a+0D+0Ab\r\nRCPT TO:<c@b.test> ORCPT=rfc822;+20x+0D+0Ay\r\nRCPT TO:<d@b.test>\r\nDATA\r\n"
+    )
 
 
 @pytest.mark.parametrize(
