@@ -14,7 +14,7 @@ async def readyz(port: int) -> str:
             reader, writer = await asyncio.open_connection(HOST, port)
             try:
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                head, _, body = (await reader.read(65536)).partition(b"\r\n\r\n")
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             finally:
                 writer.close()
     except TimeoutError:

@@ -72,6 +72,8 @@ def free_base() -> int:
 
 def _free(port: int) -> bool:
     with socket.socket() as probe:
+        # As `taken` asks: what lingers from the test before is no holder.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
