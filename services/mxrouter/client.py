@@ -37,6 +37,7 @@ class _Trip:
     """What is known so far of each recipient of one letter."""
 
     letter: Letter
+    until: float  # when no further address is tried
     settled: dict[int, Outcome] = field(default_factory=dict)
     words: dict[int, Outcome] = field(default_factory=dict)  # of those for whom another host may be tried
     missed: Missed | None = None
@@ -95,16 +96,18 @@ class Client:
         *,
         port: int = 25,
         at_once: int = 50,
+        search_s: float = 600.0,
     ) -> None:
+        """`at_once`: recipients of a transaction. `search_s`: no further address is tried after that time."""
         self._resolver, self._security, self._opener, self._pool, self._log = resolver, security, opener, pool, log
-        self._port, self._at_once = port, at_once
+        self._port, self._at_once, self._search_s = port, at_once, search_s
         self._connections = metrics.counter(
             "relay_connections", "Connections to other servers: opened, reused or missed.", ["how"]
         )
 
     async def carry(self, route: Route, letter: Letter) -> list[Outcome]:
         """One outcome for each addressee, in order. Raises nothing but CancelledError."""
-        trip = _Trip(letter)
+        trip = _Trip(letter, asyncio.get_running_loop().time() + self._search_s)
         try:
             await self._carry(route, trip)
         except Exception:
@@ -148,7 +151,12 @@ class Client:
             doors -= await self._at_host(route, trip, host.addresses[:doors], host.name, self._port, demand)
 
     async def _by_smarthost(self, route: Route, smarthost: Smarthost, trip: _Trip) -> None:
-        host = await self._resolver.host(smarthost.host)
+        try:
+            host = await self._resolver.host(smarthost.host)
+        except Unroutable as error:
+            # Whatever the DNS says of it, the recipient is not to blame for how we are set up.
+            trip.miss(Missed(envelope.later("4.3.5", f"smarthost {smarthost.host}: {error.text}", unreachable=True)))
+            return
         demand = _of_smarthost(smarthost, trip.letter)
         await self._at_host(route, trip, host.addresses[:_MOST_DOORS], host.name, smarthost.port, demand)
 
@@ -158,6 +166,8 @@ class Client:
         """Give the letter to the host at the first of its addresses that lets us in; how many were tried."""
         domain = route.domain if route.smarthost is None else route.smarthost.host  # whose TLS it is that is counted
         for tried, address in enumerate(addresses, 1):
+            if asyncio.get_running_loop().time() > trip.until:
+                break
             try:
                 link = await self._opener.open(Door(domain, host, address, port, demand, route.smarthost))
             except Missed as missed:

@@ -20,6 +20,7 @@ from services.mxrouter.heard import NotSmtp, Replies, Reply
 
 T = TypeVar("T")
 
+_NOT_KNOWN: Final = frozenset({500, 501, 502, 503, 504})  # whoever says 5xx of another kind means us, not the command
 _OLD_AUTH = re.compile(r"(?i)\Aauth=")
 
 
@@ -182,7 +183,7 @@ def hello(name: str, without: Collection[str] = ()) -> Act[Peer]:
     Raises Declined, Broken.
     """
     (reply,) = yield Say((b"EHLO %b\r\n" % name.encode("ascii"),), (Stage.EHLO,))
-    if reply.permanent:
+    if reply.code in _NOT_KNOWN:
         # RFC 5321 3.2: a server of before 1995 does not know EHLO.
         (reply,) = yield Say((b"HELO %b\r\n" % name.encode("ascii"),), (Stage.EHLO,))
         if reply.positive:

@@ -136,8 +136,7 @@ async def test_broken_after_the_message(world: World, flaw: str) -> None:
 )
 async def test_refused(world: World, stage: str, said: str, outcome: tuple[str, int, str], hosts: int) -> None:
     world.zone("remote.test", TWO)
-    refusal = {stage: said, **({"HELO": said} if stage == "EHLO" else {})}
-    await world.host("127.0.0.2", lambda caller: caller.take(PLAIN, **refusal))
+    await world.host("127.0.0.2", lambda caller: caller.take(PLAIN, **{stage: said}))
     await world.host("127.0.0.3", well)
 
     assert brief(await world.client().carry(REMOTE, letter())) == [outcome]
@@ -344,6 +343,29 @@ async def test_cancelled_it_cuts_the_connection(world: World) -> None:
     with pytest.raises(asyncio.CancelledError):
         await carrying
     await cut.wait()
+
+
+async def test_a_server_that_says_how_many_messages_a_connection_may_carry(world: World) -> None:
+    world.zone("remote.test", TWO)
+    await world.host("127.0.0.2", lambda caller: caller.take("250-x\r\n250 LIMITS MAILMAX=2"))
+    client = world.client()
+
+    for _ in range(4):
+        assert brief(await client.carry(REMOTE, letter())) == [("sent", 250, "2.0.0")]
+
+    assert len(world.called) == 2
+
+
+async def test_hosts_that_hang_are_not_waited_for_one_after_the_other_without_end(world: World) -> None:
+    world.zone("remote.test", TWO)
+    for address in ("127.0.0.2", "127.0.0.3"):
+        await world.host(address, lambda caller: caller.take(GREETING=None))
+
+    outcomes = await world.client(patience=IMPATIENT, search_s=0.5).carry(REMOTE, letter())
+
+    assert brief(outcomes) == [("later", 451, "4.4.2")]
+    assert outcomes[0].unreachable
+    assert world.called == ["127.0.0.2"]
 
 
 async def test_many_letters_at_once(world: World) -> None:

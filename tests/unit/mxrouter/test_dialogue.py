@@ -50,7 +50,7 @@ def test_a_server_of_before_1995() -> None:
     assert paper.said == [b"EHLO mx.posta.test\r\n", b"HELO mx.posta.test\r\n"]
 
 
-@pytest.mark.parametrize("answers", [("421 busy",), ("502 what?", "550 go away"), ("354 odd",)])
+@pytest.mark.parametrize("answers", [("421 busy",), ("502 what?", "550 go away"), ("354 odd",), ("554 no",)])
 def test_a_server_that_does_not_want_us(answers: tuple[str, ...]) -> None:
     with pytest.raises(Declined) as caught:
         Paper(*answers).run(hello("x"))

@@ -155,6 +155,7 @@ class World:
         idle_s: float = 5.0,
         patience: Patience = PATIENT,
         messages: int = 100,
+        search_s: float = 600.0,
         ourselves: Sequence[str] = ("mx.posta.test",),
     ) -> Client:
         resolver = Resolver(self.dns, ourselves, random=Random(4))
@@ -175,6 +176,7 @@ class World:
             structlog.get_logger(),
             Metrics("mxrouter"),
             port=self.port,
+            search_s=search_s,
         )
         self.clients.append(client)
         return client
