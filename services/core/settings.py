@@ -123,6 +123,30 @@ class Mxrouter(_Group):
     max_per_ip: Ceiling = 50
 
 
+class Relay(_Group):
+    port: Annotated[int, Field(ge=1, le=65535)] = 25
+    """Where the MX hosts of other domains listen; a platform of one machine mails another one elsewhere."""
+    ourselves: Words = ()
+    """Names and addresses at which the world reaches our MX, besides `hostname`: mail for them would loop."""
+    ipv6: bool = True
+    connect_timeout_s: Seconds = 30
+    command_timeout_s: Seconds = 300
+    """RFC 5321 4.5.3.2: five minutes for a reply to most commands."""
+    message_timeout_s: Seconds = 600
+    """RFC 5321 4.5.3.2.6: ten minutes for the reply to a message, or it comes again."""
+    recipients_at_once: Count = 50
+    """Of one transaction; more of a destination follow in further ones."""
+    reuse_idle_s: Annotated[float, Field(ge=0)] = 5
+    """A connection waits so long for the next message of its destination; 0 = closed after each."""
+    reuse_messages: Count = 100
+    dane: bool = True
+    mta_sts: bool = True
+    ca: Path | None = None
+    """PEM file of CAs that are trusted besides the system's, for smarthosts and MTA-STS."""
+    discard_ehlo_keywords: Words = ()
+    """Extensions that are not used although servers offer them, such as CHUNKING."""
+
+
 class Dkim(_Group):
     key_secret: SecretStr | None = None
     """Encrypts private keys in the store; without it they are kept as they are. Services and `posta` need the same."""
@@ -221,6 +245,7 @@ class Settings(_Group):
     spool: Spool = Spool()
     submission: Submission = Submission()
     mxrouter: Mxrouter = Mxrouter()
+    relay: Relay = Relay()
     dkim: Dkim = Dkim()
     srs: Srs = Srs()
     scan: Scan = Scan()

@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Double,
     Identity,
@@ -406,4 +407,19 @@ quarantine_recipients = Table(
     Index("quarantine_recipients_account_idx", "account_id", postgresql_where=text("account_id IS NOT NULL")),
     Index("quarantine_recipients_owed_idx", "spool_id", postgresql_where=text("owed")),
     info={"distribution": "spool_id"},
+)
+
+# ---- what went on with other domains -----------------------------------------------------------------------------
+
+# How TLS with other domains went, one row a day for each of its results: what RFC 8460 reports are made of.
+tls_results = Table(
+    "tls_results",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("policy", Text, primary_key=True),  # tlsa | sts | no-policy-found
+    Column("host", Text, primary_key=True),  # empty: no host, the policy itself could not be had
+    Column("result", Text, primary_key=True),  # successful, or the result types of RFC 8460 4.3
+    _number("sessions"),
+    info={"distribution": "domain"},
 )
