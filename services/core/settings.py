@@ -9,7 +9,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -126,6 +126,18 @@ class Filter(_Group):
     refuse_extensions: Words = tuple(DANGEROUS.split())
     concurrency: Count = 32
     engine_deadline_s: Seconds = 10
+    auth: bool = True
+    """SPF, DKIM, DMARC and ARC of mail from other servers."""
+    auth_exempt: Networks = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    """Servers of our own: where they had a message from is not examined again."""
+    trusted_sealers: Words = ()
+    """Domains whose ARC seal is believed where it says that DMARC passed before they forwarded the message."""
+    dmarc_reject: Literal["reject", "quarantine", "junk", "accept"] = "reject"
+    dmarc_quarantine: Literal["quarantine", "junk", "accept"] = "junk"
+    spf_fail: Literal["reject", "junk", "accept"] = "accept"
+    """DMARC decides where there is one; SPF alone refuses what was honestly forwarded."""
+    auth_temperror: Literal["tempfail", "accept"] = "tempfail"
+    """What becomes of mail whose domain may want it refused, and the DNS does not say."""
 
 
 class Delivery(_Group):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store
+from services.core.dns import Dns
 from services.core.service import Service, run
 from services.filter.door import Door
-from services.filter.engines import configured
+from services.filter.engines import auth, configured
 from services.filter.pipeline import Pipeline
 from services.filter.reading import Reading
-from services.filter.verdict import Policy
+from services.filter.verdict import RULES, Policy
 
 
 async def main(service: Service) -> None:
-    settings, policy = service.settings, Policy()
-    pipeline = Pipeline(configured(settings.filter), policy, service.log, service.metrics)
+    settings = service.settings
+    policy = Policy(rules={**RULES, **auth.rules(settings.filter)})
+    names = Dns(settings.dns.servers, settings.dns.timeout_s)
+    pipeline = Pipeline(configured(settings.filter, names=names), policy, service.log, service.metrics)
     store, bus = await open_store(service), await open_bus(service)
     door = Door(
         Reading(store),

@@ -65,7 +65,7 @@ def decide(findings: Sequence[Finding], policy: Policy) -> pb.Verdict:
         code=rule.code,
         enhanced=rule.enhanced,
         text=rule.text.format(detail=_printable(detail, 120)),
-        headers=b"" if refused else _headers(findings, score, rule, policy),
+        headers=b"" if refused else _engines(findings) + _headers(findings, score, rule, policy),
         findings=[_told(finding) for finding in findings],
         score=score,
     )
@@ -94,6 +94,10 @@ def _worst(findings: Iterable[Finding], policy: Policy) -> tuple[Rule, str]:
 
 def _graver(one: tuple[Rule, str], other: tuple[Rule, str]) -> tuple[Rule, str]:
     return min(one, other, key=lambda each: _GRAVITY.index(each[0].action))
+
+
+def _engines(findings: Sequence[Finding]) -> bytes:
+    return b"".join(finding.headers for finding in findings)
 
 
 def _headers(findings: Sequence[Finding], score: float, rule: Rule, policy: Policy) -> bytes:
