@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 PREFIX = "POSTA_"
 # Read by `posta up` and by `load` itself; a service that finds them in its environment has nothing to say about them.
 FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE"})
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 # Attachments that a mail client or a shell starts on a double click.
 DANGEROUS = """
     ade adp app bat chm cmd com cpl dll exe hta inf ins isp jar jse lib lnk mde msc msi msp mst pif ps1 reg scf scr sct
@@ -85,6 +86,8 @@ class Proxy(_Group):
 class Limits(_Group):
     message_size: ByteSize = ByteSize(50 * 1024 * 1024)
     recipients: Count = 1000
+    exempt: Networks = LOOPBACK
+    """Clients whose connections are not counted by address or network."""
 
 
 class Login(_Group):
@@ -114,6 +117,10 @@ class Mxrouter(_Group):
     port: Port = 25
     max_connections: Count = 2000
     max_per_ip: Ceiling = 50
+    max_per_network: Ceiling = 200
+    """Connections at once from one /24 or /48."""
+    max_per_minute: Ceiling = 0
+    """New connections from one /24 or /48."""
 
 
 class Scan(_Group):
@@ -128,7 +135,7 @@ class Filter(_Group):
     engine_deadline_s: Seconds = 10
     auth: bool = True
     """SPF, DKIM, DMARC and ARC of mail from other servers."""
-    auth_exempt: Networks = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    auth_exempt: Networks = LOOPBACK
     """Servers of our own: where they had a message from is not examined again."""
     trusted_sealers: Words = ()
     """Domains whose ARC seal is believed where it says that DMARC passed before they forwarded the message."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store, open_tls
+from services.core.crowd import Limits
 from services.core.frontdoor import open_intake, open_smtp
 from services.core.service import Service, run
 from services.core.smtp.options import Options
@@ -18,6 +19,12 @@ async def main(service: Service) -> None:
         max_size=settings.limits.message_size,
         max_recipients=settings.limits.recipients,
         max_connections=settings.mxrouter.max_connections,
+        limits=Limits(
+            per_ip=settings.mxrouter.max_per_ip,
+            per_network=settings.mxrouter.max_per_network,
+            per_minute=settings.mxrouter.max_per_minute,
+            exempt=settings.limits.exempt,
+        ),
     )
     await open_smtp(service, Door(intake), options, settings.mxrouter.port, open_tls(service))
 

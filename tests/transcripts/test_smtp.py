@@ -31,6 +31,7 @@ from services.core.auth import enroll
 from services.core.auth.authenticator import Authenticator
 from services.core.bus import Bus, Subscription, scan
 from services.core.directory import Directory
+from services.core.ends import Ends
 from services.core.intake import Intake
 from services.core.settings import Settings
 from services.core.smtp.commands import COMMANDS
@@ -40,7 +41,7 @@ from services.core.smtp.hooks import Hooks
 from services.core.smtp.options import Options
 from services.core.smtp.replies import Reply
 from services.core.smtp.server import serve
-from services.core.smtp.session import Ends, Session, Tls
+from services.core.smtp.session import Session, Tls
 from services.core.smtp.wire import Event, Framer
 from services.core.spool import Spool
 from services.core.store import accounts

@@ -6,13 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from services.core.address import Address
-
-
-class Ends(NamedTuple):
-    """Host and port."""
-
-    host: str
-    port: int
+from services.core.ends import Ends
 
 
 class Tls(NamedTuple):

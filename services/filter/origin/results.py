@@ -71,4 +71,6 @@ def _comment(text: str) -> str:
 
 
 def _visible(text: str) -> str:
+    if text.isascii() and text.isprintable() and len(text) <= _VALUE_LENGTH:
+        return text
     return "".join(c if " " <= c <= "~" else "?" for c in text[:_VALUE_LENGTH])
