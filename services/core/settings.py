@@ -87,7 +87,7 @@ class Limits(_Group):
     message_size: ByteSize = ByteSize(50 * 1024 * 1024)
     recipients: Count = 1000
     exempt: Networks = LOOPBACK
-    """Clients whose connections are not counted by address or network."""
+    """Clients whose connections are not counted, and of whom the MX door asks neither name nor patience."""
 
 
 class Login(_Group):
@@ -121,6 +121,14 @@ class Mxrouter(_Group):
     """Connections at once from one /24 or /48."""
     max_per_minute: Ceiling = 0
     """New connections from one /24 or /48."""
+    require_helo_name: bool = False
+    """HELO must be a full name or an address literal, and not ours."""
+    require_rdns: bool = False
+    """A client's address must have a name that points back to it."""
+    require_sender_domain: bool = False
+    """The domain in MAIL FROM must exist and take mail."""
+    greylist_s: Annotated[float, Field(ge=0)] = 0
+    """How long a stranger's first try is put off; 0 = no greylisting."""
 
 
 class Scan(_Group):

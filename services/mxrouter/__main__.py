@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store, open_tls
 from services.core.crowd import Limits
+from services.core.dns import Dns
 from services.core.frontdoor import open_intake, open_smtp
 from services.core.service import Service, run
 from services.core.smtp.options import Options
+from services.mxrouter.greylist import Greylist
 from services.mxrouter.listener import Door
+from services.mxrouter.policy import Rules
 
 
 async def main(service: Service) -> None:
@@ -26,7 +29,23 @@ async def main(service: Service) -> None:
             exempt=settings.limits.exempt,
         ),
     )
-    await open_smtp(service, Door(intake), options, settings.mxrouter.port, open_tls(service))
+    greylist = None
+    if settings.mxrouter.greylist_s:
+        greylist = Greylist(store, settings.mxrouter.greylist_s, service.log)
+        service.spawn(greylist.tidy_forever(), "greylist")
+    door = Door(
+        intake,
+        Dns(settings.dns.servers, settings.dns.timeout_s),
+        host=settings.hostname,
+        rules=Rules(
+            helo_name=settings.mxrouter.require_helo_name,
+            rdns=settings.mxrouter.require_rdns,
+            sender_domain=settings.mxrouter.require_sender_domain,
+        ),
+        exempt=settings.limits.exempt,
+        greylist=greylist,
+    )
+    await open_smtp(service, door, options, settings.mxrouter.port, open_tls(service))
 
 
 if __name__ == "__main__":

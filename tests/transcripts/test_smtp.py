@@ -3,10 +3,13 @@
 The doors are the real ones, on Postgres and NATS; a filter of this test's own accepts everything. Scripts are written
 as those of POP. Header: `RFC:` what it proves; `door:` submission or mx; `tls: yes` a connection that begins with TLS;
 `starttls: no` a server without a certificate; `login: yes` greeted and logged in as alice already; `size:` and
-`recipients:` limits other than the usual. In a `C:` line `\\n` and `\\r` are those characters alone, `\\` at its end
-means that no line end follows, and `<<90>>` is that many x. Events: `* tls` begins the handshake, `* gone` says that
-the server has closed, `* spool 2` that two messages have been kept so far, `* filter down` that nobody gives verdicts
-any more.
+`recipients:` limits other than the usual; `rules:` what the MX door demands; `named: no` a client whose address has no
+name; `greylist:` for how many seconds first tries are put off. In a `C:` line `\\n` and `\\r` are those characters
+alone, `\\` at its end means that no line end follows, and `<<90>>` is that many x. Events: `* tls` begins the
+handshake, `* gone` says that the server has closed, `* spool 2` that two messages have been kept so far, `* kept with
+requiretls` that all of them were kept so, `* stamped from a (b` that their trace header says so, `* scanned iprev=pass`
+what the filter was told of the client, `* filter down` that nobody gives verdicts any more, `* 60 seconds pass` for
+those who were put off.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import re
 import ssl
 import tempfile
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -48,13 +51,28 @@ from services.core.store import accounts
 from services.core.store.engine import Store
 from services.core.telemetry import Metrics, logger
 from services.core.tls import ensure_dev_certificate, server_context
+from services.mxrouter.greylist import Greylist
 from services.mxrouter.listener import Door as MxDoor
+from services.mxrouter.policy import Rules
 from services.submission.door import Door as SubmissionDoor
 from tests.transcripts.test_pop import ScramClient, Script, Step, read
 from tests.unit.core.conftest import NatsServer, up
+from tests.unit.filter.origin.zone import DEAD, Zone
 
 SCRIPTS = sorted(Path(__file__).with_name("smtp").glob("*.txt"))
 PASSWORD = "correct horse"
+# What the MX door's DNS knows: in memory the client is 192.0.2.7, over TCP 127.0.0.1.
+WORLD = {
+    "elsewhere.test": ["MX 10 mx.elsewhere.test."],
+    "host.elsewhere.test": ["A 192.0.2.7"],
+    "silent.test": ["MX 0 ."],
+    "dead.test": [DEAD],
+}
+NAMED = {
+    "7.2.0.192.in-addr.arpa": ["PTR client.test."],
+    "1.0.0.127.in-addr.arpa": ["PTR client.test."],
+    "client.test": ["A 192.0.2.7", "A 127.0.0.1"],
+}
 SECOND_S = 10
 
 
@@ -191,15 +209,20 @@ async def people(store: Store) -> None:
 
 
 @asynccontextmanager
-async def behind(store: Store, nats: NatsServer, door: str) -> AsyncIterator[tuple[Hooks, Subscription]]:
+async def behind(
+    store: Store, nats: NatsServer, header: Mapping[str, str]
+) -> AsyncIterator[tuple[Hooks, Subscription, list[ScanRequest]]]:
     """The door's hooks, and the filter that answers it."""
-    log, metrics, settings = logger("test"), Metrics("test"), Settings()
+    log, metrics, settings, door = logger("test"), Metrics("test"), Settings(), header.get("door", "submission")
     async with AsyncExitStack() as stack:
         bus = await Bus.connect(nats.url, "test")
         stack.push_async_callback(bus.close)
         await up(bus)
 
-        async def accept(_request: ScanRequest) -> Verdict:
+        asked: list[ScanRequest] = []
+
+        async def accept(request: ScanRequest) -> Verdict:
+            asked.append(request)
             return Verdict(action=Verdict.ACCEPT)
 
         verdicts = await bus.respond(scan(), "filter", ScanRequest, accept, 8)
@@ -209,7 +232,12 @@ async def behind(store: Store, nats: NatsServer, door: str) -> AsyncIterator[tup
             Spool(store, bus, log), bus, directory, log, metrics, door=door, host="mx.posta.test", deadline_s=5
         )
         if door == "mx":
-            yield MxDoor(intake), verdicts
+            names = Zone(WORLD | (NAMED if header.get("named") != "no" else {}))
+            demanded = header.get("rules", "").split()
+            rules = Rules("helo" in demanded, "rdns" in demanded, "sender" in demanded)
+            wait_s = float(header.get("greylist", 0))
+            greylist = Greylist(store, wait_s, log) if wait_s else None
+            yield MxDoor(intake, names, host="mx.posta.test", rules=rules, greylist=greylist), verdicts, asked
             return
         authenticator = Authenticator(store, bus, settings)
         stack.callback(authenticator.close)
@@ -218,6 +246,7 @@ async def behind(store: Store, nats: NatsServer, door: str) -> AsyncIterator[tup
         yield (
             SubmissionDoor(authenticator, directory, intake, host=host, plaintext_auth=False, require_known_from=True),
             verdicts,
+            asked,
         )
 
 
@@ -231,6 +260,7 @@ class Play:
     line: Line
     store: Store
     verdicts: Subscription
+    asked: list[ScanRequest]
     bound: dict[str, str] = field(default_factory=dict)
     scram: ScramClient = field(default_factory=ScramClient)
     last: str = ""
@@ -274,6 +304,22 @@ class Play:
                 assert kept == int(count), f"line {step.number}: {kept} are kept"
             case ["filter", "down"]:
                 await self.verdicts.unsubscribe()
+            case [seconds, "seconds", "pass"]:
+                async with self.store.begin("test") as conn:
+                    ago = "UPDATE greylist SET first_at = first_at - make_interval(secs => :s)"
+                    await conn.execute(text(ago), {"s": float(seconds)})
+            case ["scanned", *facts]:
+                client = self.asked[-1].client
+                for name, _, value in (fact.partition("=") for fact in facts):
+                    assert str(getattr(client, name)) == value, f"line {step.number}: {client}"
+            case ["stamped", *words]:
+                async with self.store.query("test") as conn:
+                    (prefix,) = (await conn.execute(text("SELECT prefix FROM spool"))).one()
+                assert " ".join(words).encode() in b" ".join(prefix.split()), f"line {step.number}: {prefix}"
+            case ["kept", "with", column]:
+                async with self.store.query("test") as conn:
+                    kept = (await conn.execute(text(f"SELECT bool_and({column}) FROM spool"))).scalar_one()
+                assert kept is True, f"line {step.number}"
             case _:
                 pytest.fail(f"line {step.number}: no such event: {step.text}")
 
@@ -305,7 +351,7 @@ async def stage(script: Script, memory: bool, store: Store, nats: NatsServer, fo
     )
     await people(store)
     async with AsyncExitStack() as stack:
-        hooks, verdicts = await stack.enter_async_context(behind(store, nats, door))
+        hooks, verdicts, asked = await stack.enter_async_context(behind(store, nats, header))
         if memory:
             line: Line = InMemory(hooks, options, tls, starttls and not tls)
         else:
@@ -325,7 +371,7 @@ async def stage(script: Script, memory: bool, store: Store, nats: NatsServer, fo
             )
             line = OverTcp(dev.ca, reader, writer)
         stack.push_async_callback(line.vanish)
-        play = Play(line, store, verdicts)
+        play = Play(line, store, verdicts, asked)
         if header.get("login") == "yes":
             await play.log_in()
         yield play

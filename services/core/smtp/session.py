@@ -26,6 +26,7 @@ class Sender:
     smtputf8: bool = False
     ret: str | None = None  # RFC 3461 4.3: FULL | HDRS
     envid: str | None = None  # RFC 3461 4.4, xtext undone
+    requiretls: bool = False  # RFC 8689: never to be passed on without TLS
     auth: str | None = None  # RFC 4954 5, xtext undone; a claim, no proof
 
     @property
@@ -77,6 +78,10 @@ class Transaction:
     def envid(self) -> str | None:
         return self.sender.envid
 
+    @property
+    def requiretls(self) -> bool:
+        return self.sender.requiretls
+
 
 @dataclass(slots=True)
 class Session:
@@ -90,6 +95,8 @@ class Session:
     login: object | None = None  # the account that `authenticate` put here
     transaction: Transaction | None = None
     facts: object | None = None  # whatever the door wants to remember; it alone knows the type
+    rdns: str = ""  # the name of the peer's address, as far as the door asked
+    iprev: str = ""  # RFC 8601 2.7.3: whether that name points back; empty: not asked
     errors: int = 0  # 5xx replies since the last message that was kept
 
     @property

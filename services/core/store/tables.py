@@ -117,6 +117,18 @@ login_failures = Table(
     info={"distribution": "key"},
 )
 
+# UNLOGGED: who is forgotten in a crash is only put off once more.
+greylist = Table(
+    "greylist",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),  # SHA-256 of network, sender, recipient
+    Column("passed", Boolean, nullable=False, server_default=text("false")),
+    _moment("first_at"),
+    _moment("last_at"),
+    prefixes=["UNLOGGED"],
+    info={"distribution": "key"},
+)
+
 # ---- the mailbox -----------------------------------------------------------------------------------------------
 
 account_seq = Table(
@@ -281,6 +293,7 @@ spool = Table(
     Column("envid", Text),
     Column("smtputf8", Boolean, nullable=False, server_default=text("false")),
     Column("traceparent", Text, nullable=False, server_default=""),
+    Column("requiretls", Boolean, nullable=False, server_default=text("false")),  # RFC 8689
     _moment("received_at"),
     info={"distribution": "spool_id"},
 )
