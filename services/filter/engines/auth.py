@@ -121,7 +121,7 @@ class Origin:
         if decisive is not None and decisive.wish is not dmarc.Wish.NONE and chain.result is Result.PASS:
             sealer = arc.vouched(octets, sets, self._trusted, decisive.domain)
         return statement.findings(
-            NAME, request.client.host or "localhost", client, Findings(path.result(), dkims, chain, decisive, sealer)
+            NAME, request.client.host, client, Findings(path.result(), dkims, chain, decisive, sealer)
         )
 
     def _judge(

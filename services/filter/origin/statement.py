@@ -12,6 +12,8 @@ from services.filter.origin import arc, dkim, dmarc, spf
 from services.filter.origin.dmarc import Wish
 from services.filter.origin.results import Result, Told, authentication_results, received_spf
 
+_WORDS = frozenset(result.value for result in Result)
+
 
 class Client(NamedTuple):
     """Who handed the message in, and in whose name."""
@@ -40,8 +42,23 @@ class Findings:
 
 
 def findings(engine: str, host: str, client: Client, found: Findings) -> list[Finding]:
-    """What is told; the first has the fields for the message: Authentication-Results and Received-SPF."""
-    headers = authentication_results(host, list(_told(client, found))) + received_spf(
+    """What is told; the first has the fields for the message, unless the door did not say its name, `host`."""
+    headers = _fields(host, client, found) if host else b""
+    made = [Finding(engine, f"SPF_{found.path.result.upper()}", "policy", detail=found.path.reason, headers=headers)]
+    made += [
+        Finding(engine, f"DKIM_{each.result.upper()}", "policy", detail=" ".join((each.domain, each.reason)).strip())
+        for each in found.signatures
+    ]
+    if found.chain.result is not Result.NONE:
+        detail = found.chain.reason + (f" {found.chain.sealers[0]}" if found.chain.sealers else "")
+        made.append(Finding(engine, f"ARC_{found.chain.result.upper()}", "policy", detail=detail))
+    if found.decisive is not None:
+        made.append(Finding(engine, _symbol(found.decisive, found.sealer), "policy", detail=found.decisive.domain))
+    return made
+
+
+def _fields(host: str, client: Client, found: Findings) -> bytes:
+    return authentication_results(host, list(_told(client, found))) + received_spf(
         host,
         found.path.result,
         found.path.reason,
@@ -55,17 +72,6 @@ def findings(engine: str, host: str, client: Client, found: Findings) -> list[Fi
             ("problem", found.path.reason if found.path.result in (Result.TEMPERROR, Result.PERMERROR) else ""),
         ),
     )
-    made = [Finding(engine, f"SPF_{found.path.result.upper()}", "policy", detail=found.path.reason, headers=headers)]
-    made += [
-        Finding(engine, f"DKIM_{each.result.upper()}", "policy", detail=" ".join((each.domain, each.reason)).strip())
-        for each in found.signatures
-    ]
-    if found.chain.result is not Result.NONE:
-        detail = found.chain.reason + (f" {found.chain.sealers[0]}" if found.chain.sealers else "")
-        made.append(Finding(engine, f"ARC_{found.chain.result.upper()}", "policy", detail=detail))
-    if found.decisive is not None:
-        made.append(Finding(engine, _symbol(found.decisive, found.sealer), "policy", detail=found.decisive.domain))
-    return made
 
 
 def _symbol(outcome: dmarc.Outcome, sealer: str) -> str:
@@ -109,5 +115,5 @@ def _told(client: Client, found: Findings) -> Iterator[Told]:
     if found.chain.result is not Result.NONE:
         sealer = found.chain.sealers[0] if found.chain.sealers else ""
         yield Told("arc", found.chain.result, found.chain.reason, (("header.d", sealer),))
-    if client.iprev:
+    if client.iprev in _WORDS:
         yield Told("iprev", Result(client.iprev), client.rdns, (("policy.iprev", str(client.address)),))
