@@ -60,6 +60,8 @@ def rules(settings: Filter) -> Mapping[str, Rule]:
         settings.auth_temperror, 451, "4.7.1", "The DNS of {detail} cannot be asked now, try again later"
     )
     made["AUTHORS"] = Rule(Action.REJECT, 554, "5.6.0", "Message refused: too many author domains in From")
+    # Nobody can be asked about it, and readers show it all the same.
+    made["AUTHOR_UNREADABLE"] = Rule(Action.JUNK)
     return made
 
 
@@ -91,7 +93,7 @@ class Origin:
         octets, fields = examined.octets, examined.message.root.fields
         request = examined.request
         client = Client(address, request.client.helo, request.sender, request.client.rdns, request.client.iprev)
-        signed, authors = dkim.signatures(octets, fields), dmarc.authors(octets, fields)
+        signed, (authors, unreadable) = dkim.signatures(octets, fields), dmarc.authors(octets, fields)
         if len(authors) > dmarc.MAX_AUTHORS:
             return [Finding(NAME, "AUTHORS", "policy", detail=", ".join(authors))]
         sets, broken = _chain(examined)
@@ -120,9 +122,12 @@ class Origin:
         sealer = ""
         if decisive is not None and decisive.wish is not dmarc.Wish.NONE and chain.result is Result.PASS:
             sealer = arc.vouched(octets, sets, self._trusted, decisive.domain)
-        return statement.findings(
+        made = statement.findings(
             NAME, request.client.host, client, Findings(path.result(), dkims, chain, decisive, sealer)
         )
+        if unreadable:
+            made.append(Finding(NAME, "AUTHOR_UNREADABLE", "policy"))
+        return made
 
     def _judge(
         self, domain: str, policy: Policy | DnsUnavailable | None, proofs: Sequence[Proof], sample: int

@@ -75,17 +75,26 @@ class Suffixes:
         return self._list.privatesuffix(domain) or domain
 
 
-def authors(octets: bytes, fields: tuple[Header, ...]) -> tuple[str, ...]:
-    """The domains of the addresses in From, in all of its fields, each once; those that are none are left out. Pure."""
-    found = []
+class Authors(NamedTuple):
+    """Who a message says it is from: the domains, each once, and whether one could not be read for what it is."""
+
+    domains: tuple[str, ...]
+    unreadable: bool = False
+
+
+def authors(octets: bytes, fields: tuple[Header, ...]) -> Authors:
+    """The domains of the addresses in From, in all of its fields. Address literals have none. Pure."""
+    found, unreadable = [], False
     for field in find_all(fields, b"from"):
         for each in parse_addresses(value_of(octets, field)):
-            if isinstance(each, Mailbox):
-                try:
-                    found.append(canonical_domain(each.domain.decode("utf-8", "replace")))
-                except BadAddress:
-                    continue
-    return tuple(dict.fromkeys(each for each in found if not each.startswith("[")))
+            if not isinstance(each, Mailbox) or not each.domain:
+                continue
+            try:
+                # A dot at the end is shown by no reader, and would otherwise be a way round every policy.
+                found.append(canonical_domain(each.domain.decode("utf-8", "replace").rstrip(".")))
+            except BadAddress:
+                unreadable = True
+    return Authors(tuple(dict.fromkeys(each for each in found if not each.startswith("["))), unreadable)
 
 
 async def discover(names: Names, suffixes: Suffixes, domain: str) -> Policy | None:

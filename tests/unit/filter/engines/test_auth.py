@@ -214,6 +214,13 @@ async def test_every_author_is_asked() -> None:
     assert f"{made.code} {made.enhanced} {made.text}" == "554 5.6.0 Message refused: too many author domains in From"
 
 
+async def test_no_way_round_the_policy_by_a_name_that_is_none() -> None:
+    dotted = LETTER.replace(b"info@bank.example", b"info@bank.example.")
+    assert (await verdict(dotted, request(STRANGER), zone())).action == Action.REJECT
+    odd = LETTER.replace(b"info@bank.example", b"info@bank..example")
+    assert (await verdict(odd, request(STRANGER), zone())).action == Action.JUNK
+
+
 async def test_a_large_message_is_hashed_aside() -> None:
     octets = signed(LETTER + b"x" * 70 + b"\r\n" + b"y  z\r\n" * 60_000)
     made = await verdict(octets, request(STRANGER, "a@b.example"), zone())

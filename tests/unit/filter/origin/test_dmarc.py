@@ -145,6 +145,7 @@ def test_without_an_answer_only_what_is_proven_passes() -> None:
         (b"From: a@example.org\r\nFrom: b@other.example", ["example.org", "other.example"]),
         (b"From: friends: a@example.org, b@example.org;", ["example.org"]),
         ("From: a@b\u00fccher.example".encode(), ["xn--bcher-kva.example"]),
+        (b"From: a@example.org.", ["example.org"]),
         (b"From: a@[192.0.2.1]", []),
         (b"From: nobody", []),
         (b"Subject: none", []),
@@ -152,7 +153,13 @@ def test_without_an_answer_only_what_is_proven_passes() -> None:
 )  # fmt: skip
 def test_authors(header: bytes, expected: list[str]) -> None:
     octets = header + b"\r\n\r\n"
-    assert list(dmarc.authors(octets, parse(octets).root.fields)) == expected
+    assert dmarc.authors(octets, parse(octets).root.fields) == (tuple(expected), False)
+
+
+@pytest.mark.parametrize("domain", ["bank..example", "bank.example-", "b\x7fank.example", "\udcff.example", "-"])
+def test_an_author_that_cannot_be_asked_about(domain: str) -> None:
+    octets = f"From: info@{domain}, a@example.org\r\n\r\n".encode("utf-8", "surrogateescape")
+    assert dmarc.authors(octets, parse(octets).root.fields) == (("example.org",), True)
 
 
 def test_the_gravest_decides() -> None:

@@ -61,4 +61,4 @@ def test_messages(fields: list[tuple[str, str]], body: bytes) -> None:
         canonical.unsigned(octets, one.field, "relaxed")
     with suppress(arc.BadChain):
         arc.chain(octets, found)
-    assert all(name.isascii() for name in dmarc.authors(octets, found))
+    assert all(name.isascii() for name in dmarc.authors(octets, found).domains)
