@@ -18,8 +18,8 @@ from services.filter.origin.tags import BadTags
 MAX_SETS: Final = 50  # RFC 8617 4.2.1
 _RESULTS, _MESSAGE, _SEAL = b"arc-authentication-results", b"arc-message-signature", b"arc-seal"
 _INSTANCE: Final = re.compile(r"(?:^|;)[ \t]*i[ \t]*=[ \t]*([0-9]{1,2})[ \t]*(?=;|$)")
-_COMMENT: Final = re.compile(r"\([^()]*\)")
 _DMARC_PASS: Final = re.compile(r";[ \t]*dmarc[ \t]*=[ \t]*pass(?![A-Za-z0-9-])([^;]*)", re.I)
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._-]+")
 _FROM: Final = re.compile(r"header\.from[ \t]*=[ \t]*\"?([^\s;\"]+)", re.I)
 
 
@@ -121,12 +121,37 @@ def vouched(octets: bytes, sets: Sequence[ArcSet], trusted: Collection[str], aut
     for each in reversed(sets):
         if each.sealed.domain not in trusted:
             return ""
-        seen = _COMMENT.sub("", _text(octets, each.results))
+        seen = _said(_text(octets, each.results))
         for passed in _DMARC_PASS.finditer(seen):
             named = _FROM.search(passed[1])
             if named is None or named[1].lower().rpartition("@")[2] == author:
                 return each.sealed.domain
     return ""
+
+
+def _said(results: str) -> str:
+    """Results without comments and quoted strings, in which a stranger may have had words of his own written.
+
+    A quoted domain is kept: some write header.from so.
+    """
+    kept: list[str] = []
+    depth, quoted, escaped = 0, -1, False
+    for at, c in enumerate(results):
+        if escaped:
+            escaped = False
+        elif c == "\\":
+            escaped = depth > 0 or quoted >= 0
+        elif quoted >= 0:
+            if c == '"':
+                within, quoted = results[quoted + 1 : at], -1
+                kept.append(within if _PLAIN.fullmatch(within) else "?")
+        elif depth or c == "(":
+            depth += (c == "(") - (c == ")")
+        elif c == '"':
+            quoted = at
+        else:
+            kept.append(c)
+    return "".join(kept)
 
 
 class _NoKey(Exception):
