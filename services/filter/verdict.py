@@ -54,12 +54,14 @@ class Policy:
     spam: Rule = _SPAM
 
 
-def policy_of(settings: Filter) -> Policy:
+def policy_of(settings: Filter, more: Mapping[str, Rule] = MappingProxyType({})) -> Policy:
     """The operator's policy: what `settings.hold` names is held for review where its rule would refuse it.
 
-    Raises BadSettings for a symbol that no rule refuses, and for scores that are out of order.
+    `more`: rules of engines whose symbols mean what the operator wants them to. Raises BadSettings for a symbol that no
+    rule refuses, and for scores that are out of order.
     """
-    refusing = {symbol for symbol, rule in RULES.items() if rule.action == Action.REJECT} | {"VIRUS", "SPAM"}
+    rules = {**RULES, **more}
+    refusing = {symbol for symbol, rule in rules.items() if rule.action == Action.REJECT} | {"VIRUS", "SPAM"}
     if unknown := sorted(set(settings.hold) - refusing):
         raise BadSettings(f"filter.hold: {', '.join(unknown)}: expected some of {', '.join(sorted(refusing))}")
     if not settings.junk_score <= settings.hold_score <= settings.reject_score:
@@ -75,7 +77,7 @@ def policy_of(settings: Filter) -> Policy:
         settings.junk_score,
         settings.hold_score,
         settings.reject_score,
-        {symbol: held(symbol, rule) for symbol, rule in RULES.items()},
+        {symbol: held(symbol, rule) for symbol, rule in rules.items()},
         virus=held("VIRUS", _VIRUS),
         spam=held("SPAM", _SPAM),
     )
@@ -106,7 +108,7 @@ def decide(findings: Sequence[Finding], policy: Policy) -> pb.Verdict:
         code=rule.code,
         enhanced=rule.enhanced,
         text=rule.text.format(detail=_printable(detail, 120)),
-        headers=b"" if refused else _headers(findings, score, rule, policy),
+        headers=b"" if refused else _engines(findings) + _headers(findings, score, rule, policy),
         findings=[_told(finding) for finding in findings],
         score=score,
         kind=kind,
@@ -143,6 +145,10 @@ def _by_score(score: float, policy: Policy) -> Rule:
 
 def _graver(one: _Said, other: _Said) -> _Said:
     return min(one, other, key=lambda each: _GRAVITY.index(each.rule.action))
+
+
+def _engines(findings: Sequence[Finding]) -> bytes:
+    return b"".join(finding.headers for finding in findings)
 
 
 def _headers(findings: Sequence[Finding], score: float, rule: Rule, policy: Policy) -> bytes:
