@@ -13,7 +13,7 @@ from services.filter.verdict import Policy
 
 async def main(service: Service) -> None:
     settings, policy = service.settings, Policy()
-    pipeline = Pipeline(configured(settings.filter), policy, service.log, service.metrics)
+    pipeline = Pipeline(configured(settings.filter, settings.filter.optional), policy, service.log, service.metrics)
     store, bus = await open_store(service), await open_bus(service)
     door = Door(
         Reading(store),

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 from services.core.settings import BadSettings, Filter
 from services.filter.engine import Engine
-from services.filter.engines import policy, virus_clamd, virus_signatures
+from services.filter.engines import policy, spam_rspamd, virus_clamd, virus_signatures
 
 ENGINES: tuple[Callable[[Filter], Engine | None], ...] = (
     virus_clamd.engine,
     virus_signatures.engine,
     policy.engine,
+    spam_rspamd.engine,
 )
 
 
