@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 PREFIX = "POSTA_"
 # Read by `posta up` and by `load` itself; a service that finds them in its environment has nothing to say about them.
-FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE"})
+FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE", "POSTA_ENGINES"})
 # Attachments that a mail client or a shell starts on a double click.
 DANGEROUS = """
     ade adp app bat chm cmd com cpl dll exe hta inf ins isp jar jse lib lnk mde msc msi msp mst pif ps1 reg scf scr sct

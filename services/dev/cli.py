@@ -42,8 +42,13 @@ def _up(
         typer.Option("--demo/--no-demo", help="Send the demo message (not sent by default with --detach)."),
     ] = None,
     accounts: Annotated[bool, typer.Option(help="Make the demo accounts alice and bob.")] = True,
+    engines: Annotated[
+        bool, typer.Option("--with-engines/--without-engines", help="Run clamd and rspamd, where they are installed.")
+    ] = True,
 ) -> None:
     """Start the embedded servers and every service, send a demo message, stay until Ctrl-C."""
+    if not engines:
+        os.environ["POSTA_ENGINES"] = "none"
     home, plan = find(os.environ), Plan(base_of(os.environ)).chosen(only, without)
     message = accounts and (not detach if demo is None else demo)
     if not detach:

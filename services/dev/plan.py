@@ -1,6 +1,6 @@
 """The one list: which services run on this machine and on which ports."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from services.dev.trouble import Trouble
@@ -8,6 +8,8 @@ from services.dev.trouble import Trouble
 DEFAULT_BASE = 2000
 POSTGRES_OFFSET = 632
 NATS_OFFSET = 622
+CLAMD_OFFSET = 310
+RSPAMD_OFFSET, RSPAMD_CONTROLLER_OFFSET = 333, 334
 HOSTNAME = "localhost"
 LISTEN_HOST = "127.0.0.1"
 
@@ -76,6 +78,15 @@ class Plan:
     def nats_port(self) -> int:
         return self.base + NATS_OFFSET
 
+    @property
+    def clamd_port(self) -> int:
+        return self.base + CLAMD_OFFSET
+
+    @property
+    def rspamd_ports(self) -> tuple[int, int]:
+        """The worker's and the controller's."""
+        return self.base + RSPAMD_OFFSET, self.base + RSPAMD_CONTROLLER_OFFSET
+
     def ports(self, service: Service) -> dict[str, int]:
         """The service's ports by door name, `health` last."""
         doors = {door.name: self.base + door.offset for door in service.doors}
@@ -85,12 +96,17 @@ class Plan:
         """Every door a client of the platform may use, by name."""
         return {door.name: self.base + door.offset for service in self.services for door in service.doors}
 
-    def wanted(self, postgres: bool, nats: bool) -> Iterator[tuple[str, str, int]]:
+    def wanted(self, postgres: bool, nats: bool, engines: Collection[str] = ()) -> Iterator[tuple[str, str, int]]:
         """(who, what for, port) for every port that has to be free before the start."""
         if postgres:
             yield "postgres", "postgres", self.postgres_port
         if nats:
             yield "nats", "nats", self.nats_port
+        if "clamd" in engines:
+            yield "clamd", "clamd", self.clamd_port
+        if "rspamd" in engines:
+            yield "rspamd", "rspamd", self.rspamd_ports[0]
+            yield "rspamd", "controller", self.rspamd_ports[1]
         for service in self.services:
             for name, port in self.ports(service).items():
                 yield service.name, name, port
