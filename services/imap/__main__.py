@@ -7,6 +7,7 @@ import asyncio
 from services.core.backbone import open_authenticator, open_bus, open_store, open_tls
 from services.core.service import Service, run
 from services.core.stream import Listener
+from services.core.training import Teacher
 from services.imap.feature import Registry
 from services.imap.features import FEATURES, OFFERS
 from services.imap.notifier import Notifier
@@ -30,6 +31,7 @@ async def main(service: Service) -> None:
         service.log,
         Registry(FEATURES),
         OFFERS,
+        teacher=Teacher(store, bus, service.log),
         message_size=settings.limits.message_size,
         plaintext_auth=settings.login.plaintext_auth,
         starttls=tls is not None,

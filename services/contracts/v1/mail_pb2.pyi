@@ -271,6 +271,41 @@ class Ticket(_message.Message):
 Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
 
 @_typing.final
+class Lesson(_message.Message):
+    """---- posta.v1.work.learn: whoever moves messages -> filter ---------------------------------------------------
+
+    The owner of a mailbox says what a message is, by moving it into or out of Junk.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    IS_SPAM_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.int
+    blob_id: _builtins.bytes
+    """the octets that the filter has examined"""
+    is_spam: _builtins.bool
+    @_builtins.property
+    def envelope(self) -> Global___Envelope: ...
+    def __init__(
+        self,
+        *,
+        envelope: Global___Envelope | None = ...,
+        account_id: _builtins.int = ...,
+        blob_id: _builtins.bytes = ...,
+        is_spam: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "blob_id", b"blob_id", "envelope", b"envelope", "is_spam", b"is_spam"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lesson: _TypeAlias = Lesson  # noqa: Y015
+
+@_typing.final
 class Changed(_message.Message):
     """---- posta.v1.changed.<account>: any writer -> readers; a hint, may be lost, doubled or late ------------------"""
 
