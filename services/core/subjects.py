@@ -22,7 +22,7 @@ def work_remote() -> str:
 
 
 def work_learn() -> str:
-    """Whoever moves messages to filter: Lesson."""
+    """Whoever judges mail to the engines that learn: Lesson."""
     return ROOT + "work.learn"
 
 

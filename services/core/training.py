@@ -55,7 +55,7 @@ class Teacher:
             return
         # A hint that the WORK stream keeps: stored without our waiting for it, handed out until it is learned.
         sent = [
-            self._bus.publish_hint(work_learn(), Lesson(account_id=account_id, blob_id=blob_id, is_spam=is_spam))
+            self._bus.publish_hint(work_learn(), Lesson(account_id=account_id, blob_id=blob_id, spam=is_spam))
             for blob_id in found
         ]
         if not all(sent):

@@ -67,13 +67,13 @@ class Learning:
         octets = (await blobs.read(self._store, [blob_id])).get(blob_id)
         if octets is None or len(octets) > self._most:
             return "skipped"
-        path = "/learnspam" if lesson.is_spam else "/learnham"
+        path = "/learnspam" if lesson.spam else "/learnham"
 
         async def question(where: Address) -> tuple[Outcome, str]:
             return _outcome(await self._http.post(where, path, self._fields, octets))
 
         outcome, reason = await self._controllers.ask(question)
-        self._log.info(outcome, account=lesson.account_id, blob=blob_id.hex(), is_spam=lesson.is_spam, reason=reason)
+        self._log.info(outcome, account=lesson.account_id, blob=blob_id.hex(), spam=lesson.spam, reason=reason)
         return outcome
 
 

@@ -57,6 +57,9 @@ class ClientFacts(_message.Message):
     LOGIN_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     DOOR_FIELD_NUMBER: _builtins.int
+    RDNS_FIELD_NUMBER: _builtins.int
+    IPREV_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """IP address of the peer, no port"""
     helo: _builtins.str
@@ -67,7 +70,13 @@ class ClientFacts(_message.Message):
     account_id: _builtins.int
     """0 when not authenticated"""
     door: _builtins.str
-    """"submission" or "mx" """
+    """the service: "submission" or "mxrouter" """
+    rdns: _builtins.str
+    """the name its address points to; empty: none, or not known"""
+    iprev: _builtins.str
+    """RFC 8601 2.7.3: "pass" when that name points back; "fail", "temperror", "permerror"; empty: not asked"""
+    host: _builtins.str
+    """the door's own name, under which results are written (RFC 8601 2.5)"""
     def __init__(
         self,
         *,
@@ -77,10 +86,13 @@ class ClientFacts(_message.Message):
         login: _builtins.str = ...,
         account_id: _builtins.int = ...,
         door: _builtins.str = ...,
+        rdns: _builtins.str = ...,
+        iprev: _builtins.str = ...,
+        host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "address", b"address", "door", b"door", "helo", b"helo", "login", b"login", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "address", b"address", "door", b"door", "helo", b"helo", "host", b"host", "iprev", b"iprev", "login", b"login", "rdns", b"rdns", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -272,34 +284,32 @@ Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
 
 @_typing.final
 class Lesson(_message.Message):
-    """---- posta.v1.work.learn: whoever moves messages -> filter ---------------------------------------------------
-
-    The owner of a mailbox says what a message is, by moving it into or out of Junk.
-    """
+    """---- posta.v1.work.learn: whoever judges mail -> the engines that learn ----------------------------------------"""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENVELOPE_FIELD_NUMBER: _builtins.int
-    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     BLOB_ID_FIELD_NUMBER: _builtins.int
-    IS_SPAM_FIELD_NUMBER: _builtins.int
-    account_id: _builtins.int
+    SPAM_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     blob_id: _builtins.bytes
-    """the octets that the filter has examined"""
-    is_spam: _builtins.bool
+    spam: _builtins.bool
+    """false: it is not"""
+    account_id: _builtins.int
+    """who says so, by a move into or out of Junk; 0: an operator"""
     @_builtins.property
     def envelope(self) -> Global___Envelope: ...
     def __init__(
         self,
         *,
         envelope: Global___Envelope | None = ...,
-        account_id: _builtins.int = ...,
         blob_id: _builtins.bytes = ...,
-        is_spam: _builtins.bool = ...,
+        spam: _builtins.bool = ...,
+        account_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "blob_id", b"blob_id", "envelope", b"envelope", "is_spam", b"is_spam"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "blob_id", b"blob_id", "envelope", b"envelope", "spam", b"spam"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -72,6 +72,7 @@ def fields(examined: Examined) -> list[tuple[bytes, bytes]]:
         ("Deliver-To", recipients[0] if len(recipients) == 1 else ""),
         ("IP", client.address),
         ("Helo", client.helo),
+        ("Hostname", client.rdns),
         ("User", client.login),
         ("Queue-Id", request.envelope.spool_id),
         ("TLS-Version", version),

@@ -67,7 +67,7 @@ async def test_each_message_is_one_lesson(store: Store) -> None:
     assert {subject for subject, _ in bus.sent} == {"posta.v1.work.learn"}
     lessons = [lesson for _, lesson in bus.sent]
     assert sorted(lesson.blob_id for lesson in lessons) == sorted(set(names))
-    assert all((lesson.account_id, lesson.is_spam) == (account_id, True) for lesson in lessons)
+    assert all((lesson.account_id, lesson.spam) == (account_id, True) for lesson in lessons)
 
 
 async def test_what_says_nothing_asks_nothing() -> None:

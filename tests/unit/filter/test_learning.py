@@ -29,7 +29,7 @@ def learning(store: Store, *servers: FakeRspamd, **settings: Any) -> Learning:
 
 async def lesson(store: Store, is_spam: bool = True) -> Lesson:
     (blob_id,) = await blobs.stage(store, [PLAIN])
-    return Lesson(account_id=7, blob_id=blob_id, is_spam=is_spam)
+    return Lesson(account_id=7, blob_id=blob_id, spam=is_spam)
 
 
 @pytest.mark.parametrize(("is_spam", "path"), [(True, "/learnspam"), (False, "/learnham")])
@@ -69,7 +69,7 @@ async def test_what_may_be_mended_is_tried_again(store: Store, start: Start, beh
 
 async def test_what_there_is_nothing_to_learn_from(store: Store, start: Start) -> None:
     fake = await start(hung)
-    gone = Lesson(account_id=7, blob_id=BlobId(bytes(32)), is_spam=True)
+    gone = Lesson(account_id=7, blob_id=BlobId(bytes(32)), spam=True)
     assert await learning(store, fake).learn(gone) == "skipped"
     assert await learning(store, fake, rspamd_max_size=10).learn(await lesson(store)) == "skipped"
     assert await learning(store).learn(await lesson(store)) == "skipped"

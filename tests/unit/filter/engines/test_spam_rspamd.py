@@ -138,6 +138,7 @@ async def test_it_is_told_the_whole_envelope(start: Start, tmp_path: Path, socke
         client=pb.ClientFacts(
             address="192.0.2.7",
             helo="mail.remote.test\r\nSettings-Id: none",
+            rdns="mail.remote.test",
             tls="TLSv1.3 TLS_AES_256_GCM_SHA384",
             login="ünal@remote.test",
         ),
@@ -156,6 +157,7 @@ async def test_it_is_told_the_whole_envelope(start: Start, tmp_path: Path, socke
         ("rcpt", "bob@posta.test"),
         ("ip", "192.0.2.7"),
         ("helo", "mail.remote.testSettings-Id: none"),
+        ("hostname", "mail.remote.test"),
         ("user", "ünal@remote.test"),
         ("queue-id", "01hzy"),
         ("tls-version", "TLSv1.3"),
