@@ -126,6 +126,21 @@ def _trace(
         raise Trouble(f"nothing is known of {what}")
 
 
+@app.command("doctor")
+def _doctor(as_json: AsJson = False) -> None:
+    """Check store, bus, services, certificate, engines and DNS records; exit code 1 when something is wrong."""
+    from services.core.doctor import State
+    from services.dev import doctor
+
+    found = asyncio.run(doctor.doctor(find(os.environ), os.environ))
+    if as_json:
+        print(doctor.as_json(found))
+    else:
+        doctor.show(found)
+    if any(line.state is State.WRONG for line in found):
+        raise typer.Exit(1)
+
+
 def nats_url(home: Home) -> str:
     """POSTA_NATS_URL, or that of the platform running in this home. Raises Trouble where neither is."""
     return os.environ.get("POSTA_NATS_URL") or str(control.ask(home, "status")["urls"]["nats"])

@@ -22,8 +22,8 @@ USER = "_rspamd"
 # the endings by which a word without "http://" is known for an address.
 ENDINGS = "com net org edu gov int info biz app dev io me tv eu uk us ca au de fr es it nl pl ch at se ru ua cn jp"
 NOWHERE = f"{LISTEN_HOST}:9"
-# Modules that work on the message alone.
-MODULES = ("chartable", "forged_recipients", "maillist", "once_received", "regexp")
+# Modules that work on the message alone: others wait for the DNS, and every message with them.
+MODULES = ("chartable", "forged_recipients", "maillist", "regexp")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self.urls: dict[str, str] = {}
         self._env = dict(env)
+        self._given: Mapping[str, str] = {}
         self._say = say
         self._prepare_by = prepare
         self._stop = asyncio.Event()
@@ -131,6 +132,7 @@ class Supervisor:
         finally:
             preparing.cancel()
             await asyncio.gather(preparing, return_exceptions=True)
+        self._given = env
         doors = [self._add(self._program(service, env)) for service in self.plan.services]
         await self._together([*(self.children[name] for name in programs), *doors])
 
@@ -262,6 +264,8 @@ class Supervisor:
         match verb:
             case "status":
                 return self.state()
+            case "environment":
+                return {name: value for name, value in self._given.items() if name.startswith("POSTA_")}
             case "down":
                 self._stop.set()
                 return {"pid": os.getpid()}

@@ -1,18 +1,22 @@
-"""HTTP to rspamd: bytes that are sent in slices, answers that are JSON objects."""
+"""HTTP to rspamd: bytes that are sent in slices, answers that are JSON objects.
+
+Over a connection for each request, since rspamd closes it after every answer. h11 knows the protocol, the streams are
+ours: a client library with a pool took four times the processor time (2.2 ms a message against 0.6).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import httpx
+import h11
 
-from services.filter.servers import Address
+from services.core.endpoint import Endpoint, connect
 
 _SLICE = 64 * 1024
 _ANSWER_OCTETS = 4 * 1024 * 1024
-_CONNECT_S = 2.0
 
 Fields = Sequence[tuple[bytes, bytes]]
 
@@ -25,44 +29,53 @@ class Answer(NamedTuple):
     value: dict[str, Any]
 
 
-class Http:
-    """Connections of this process to HTTP servers, opened when they are asked and kept where the server keeps them."""
-
-    def __init__(self, connections: int) -> None:
-        self._limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._clients: dict[Address, httpx.AsyncClient] = {}
-
-    async def post(self, where: Address, path: str, fields: Fields, octets: bytes) -> Answer:
-        """The answer to `octets` sent to that path. Raises OSError, ValueError for what is no answer; see `Servers`."""
-        sent = [*fields, (b"Content-Length", str(len(octets)).encode())]
-        try:
-            async with self._client(where).stream("POST", path, headers=sent, content=_sliced(octets)) as response:
-                body = b""
-                async for piece in response.aiter_raw():
-                    body += piece
-                    if len(body) > _ANSWER_OCTETS:
-                        raise ValueError("an answer without end")
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            # httpx has a family of its own; to whoever asks, a server that cannot be talked to is one thing.
-            raise OSError(f"{type(error).__name__}: {error}".rstrip(": ")) from error
-        return Answer(response.status_code, response.reason_phrase, _object(body))
-
-    def _client(self, where: Address) -> httpx.AsyncClient:
-        if (client := self._clients.get(where)) is None:
-            client = self._clients[where] = httpx.AsyncClient(
-                base_url=f"http://{'localhost' if where.path else where}",
-                transport=httpx.AsyncHTTPTransport(uds=where.path or None, limits=self._limits, trust_env=False),
-                # Whoever asks has a deadline of its own; a host that does not exist must not use it up.
-                timeout=httpx.Timeout(None, connect=_CONNECT_S),
-                headers={"Accept-Encoding": "identity"},
-                trust_env=False,
-            )
-        return client
+async def post(where: Endpoint, path: str, fields: Fields, octets: bytes) -> Answer:
+    """The answer to `octets` sent to that path. Raises OSError, ValueError for what is no answer; see `Servers`."""
+    reader, writer = await connect(where)
+    wire = h11.Connection(h11.CLIENT)
+    # An answer may come before all of a large message has been sent, and a hang-up with it.
+    sending = asyncio.create_task(_send(writer, wire, path, fields, octets))
+    try:
+        return await _receive(reader, wire)
+    except h11.RemoteProtocolError as error:
+        raise ValueError(f"no HTTP answer: {error}") from error
+    finally:
+        sending.cancel()
+        await asyncio.wait((sending,))
+        writer.transport.abort()
+        if not sending.cancelled():
+            sending.exception()  # why sending failed is in the answer, or in its absence
 
 
-async def _sliced(octets: bytes) -> AsyncIterator[bytes]:
+async def _send(writer: asyncio.StreamWriter, wire: h11.Connection, path: str, fields: Fields, octets: bytes) -> None:
+    length = str(len(octets)).encode()
+    head = [(b"Host", b"localhost"), (b"Connection", b"close"), (b"Content-Length", length), *fields]
+    writer.write(_wire(wire.send(h11.Request(method="POST", target=path, headers=head))))
     for start in range(0, len(octets), _SLICE):
-        yield octets[start : start + _SLICE]
+        writer.write(_wire(wire.send(h11.Data(data=octets[start : start + _SLICE]))))
+        await writer.drain()
+    wire.send(h11.EndOfMessage())
+    await writer.drain()
+
+
+def _wire(octets: bytes | None) -> bytes:
+    return octets or b""
+
+
+async def _receive(reader: asyncio.StreamReader, wire: h11.Connection) -> Answer:
+    status, reason, body = 0, "", b""
+    while True:
+        event = wire.next_event()
+        if event is h11.NEED_DATA:
+            wire.receive_data(await reader.read(_SLICE))
+        elif isinstance(event, h11.Response):
+            status, reason = event.status_code, event.reason.decode("latin-1")
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _ANSWER_OCTETS:
+                raise ValueError("an answer without end")
+        elif isinstance(event, h11.EndOfMessage | h11.ConnectionClosed) or event is h11.PAUSED:
+            return Answer(status, reason, _object(body))
 
 
 def _object(body: bytes) -> dict[str, Any]:

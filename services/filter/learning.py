@@ -7,13 +7,14 @@ from typing import Literal
 
 from services.contracts.v1.mail_pb2 import Lesson
 from services.core.bus import Bus, Subscription, Work, work_learn
+from services.core.endpoint import Endpoint, endpoint
 from services.core.ids import BlobId
 from services.core.settings import Filter
 from services.core.store import blobs
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.telemetry import Logger, Metrics
-from services.filter.http import Answer, Http
-from services.filter.servers import Address, NoServer, Servers, address
+from services.filter.http import Answer, post
+from services.filter.servers import NoServer, Servers
 
 Outcome = Literal["learned", "known", "refused", "skipped", "given_up"]
 
@@ -31,9 +32,9 @@ class Learning:
     def __init__(self, store: Store, settings: Filter, log: Logger, metrics: Metrics) -> None:
         """Raises BadSettings."""
         self._store, self._log = store, log
-        words = [address(word, _DEFAULT_PORT, "POSTA_FILTER_RSPAMD_CONTROLLER") for word in settings.rspamd_controller]
+        words = [endpoint(word, _DEFAULT_PORT, "POSTA_FILTER_RSPAMD_CONTROLLER") for word in settings.rspamd_controller]
         self._controllers = Servers(words, _DEADLINE_S) if words else None
-        self._http, self._most = Http(_AT_ONCE), settings.rspamd_max_size
+        self._most = settings.rspamd_max_size
         password = settings.rspamd_password
         self._fields = [(b"Password", password.get_secret_value().encode())] if password else []
         self._lessons = metrics.counter("lessons", "Messages that users moved into or out of Junk.", ["outcome"])
@@ -69,8 +70,8 @@ class Learning:
             return "skipped"
         path = "/learnspam" if lesson.spam else "/learnham"
 
-        async def question(where: Address) -> tuple[Outcome, str]:
-            return _outcome(await self._http.post(where, path, self._fields, octets))
+        async def question(where: Endpoint) -> tuple[Outcome, str]:
+            return _outcome(await post(where, path, self._fields, octets))
 
         outcome, reason = await self._controllers.ask(question)
         self._log.info(outcome, account=lesson.account_id, blob=blob_id.hex(), spam=lesson.spam, reason=reason)

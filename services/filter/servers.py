@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
-
-from services.core.settings import BadSettings
+from typing import Generic, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -17,30 +15,6 @@ _SHUNNED_S = 5.0
 
 class NoServer(Exception):
     """None of them gave an answer that can be relied on; the text has every reason."""
-
-
-class Address(NamedTuple):
-    """Where a server listens: on a Unix socket when `path` is set."""
-
-    host: str
-    port: int
-    path: str = ""
-
-    def __str__(self) -> str:
-        return self.path or (f"[{self.host}]" if ":" in self.host else self.host) + f":{self.port}"
-
-
-def address(word: str, default_port: int, setting: str) -> Address:
-    """What a setting's word names: "/run/some.sock", "host:port", "[::1]:3310" or a host alone. BadSettings."""
-    if word.startswith("/"):
-        return Address("", 0, word)
-    host, colon, port = word.rpartition(":")
-    if not colon or word.endswith("]"):
-        host, port = word, str(default_port)
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or "/" in host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise BadSettings(f"{setting}: expected host:port or the path of a socket")
-    return Address(host, int(port))
 
 
 class Servers(Generic[S]):

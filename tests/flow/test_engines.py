@@ -137,3 +137,21 @@ def test_a_lesson_waits_for_rspamd(examined: Any, alice: Any) -> None:
     finally:
         examined.start("rspamd")
     examined.eventually("it was learned", lambda: learned(examined)["BAYES_SPAM"] == before["BAYES_SPAM"] + 1, 60)
+
+
+def test_the_doctor_says_what_is_examined_and_what_is_wrong(examined: Any) -> None:
+    well = examined.try_posta("doctor")
+    assert (well.returncode, well.stderr) == (0, ""), well.stdout
+    assert f"viruses are examined by clamd at 127.0.0.1:{examined.base + 310}" in well.stdout
+    assert f"spam is examined by rspamd at 127.0.0.1:{examined.base + 333}" in well.stdout
+
+    examined.stop("rspamd")
+    try:
+        ill = examined.try_posta("doctor", "--json")
+    finally:
+        examined.start("rspamd")
+    assert ill.returncode == 1
+    said = json.loads(ill.stdout)
+    wrong = [finding for finding in said["findings"] if finding["state"] == "wrong"]
+    assert said["wrong"] == len(wrong) == 3
+    assert {"check": "services", "state": "wrong", "says": "rspamd is down", "do": "`posta start rspamd`"} in wrong

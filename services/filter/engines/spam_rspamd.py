@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from services.core.endpoint import Endpoint, endpoint
 from services.core.settings import Filter
 from services.filter.engine import PASSED_OVER, Engine, Finding, Stage
 from services.filter.examined import Examined
-from services.filter.http import Answer, Http
-from services.filter.servers import Address, Servers, address
+from services.filter.http import Answer, post
+from services.filter.servers import Servers
 
 NAME = "spam_rspamd"
 _DEFAULT_PORT = 11333
@@ -35,7 +36,7 @@ def engine(settings: Filter) -> Engine | None:
     """The engine, if a server is configured."""
     if not settings.rspamd:
         return None
-    servers = [address(word, _DEFAULT_PORT, "POSTA_FILTER_RSPAMD") for word in settings.rspamd]
+    servers = [endpoint(word, _DEFAULT_PORT, "POSTA_FILTER_RSPAMD") for word in settings.rspamd]
     rspamd = Rspamd(servers, settings)
     return Engine(NAME, Stage.JUDGEMENT, settings.engine_deadline_s, rspamd.examine)
 
@@ -43,9 +44,8 @@ def engine(settings: Filter) -> Engine | None:
 class Rspamd:
     """The servers of one setting."""
 
-    def __init__(self, servers: Sequence[Address], settings: Filter) -> None:
+    def __init__(self, servers: Sequence[Endpoint], settings: Filter) -> None:
         self._servers = Servers(servers, settings.engine_deadline_s)
-        self._http = Http(settings.concurrency)
         self._most = settings.rspamd_max_size
 
     async def examine(self, examined: Examined) -> Sequence[Finding]:
@@ -54,8 +54,8 @@ class Rspamd:
         if len(octets) > self._most:
             return [Finding(NAME, PASSED_OVER, "fault", detail=f"larger than {self._most} octets")]
 
-        async def question(where: Address) -> list[Finding]:
-            return list(findings(await self._http.post(where, "/checkv2", sent, octets)))
+        async def question(where: Endpoint) -> list[Finding]:
+            return list(findings(await post(where, "/checkv2", sent, octets)))
 
         return await self._servers.ask(question)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from services.core.endpoint import Endpoint, connect, endpoint
 from services.core.settings import Filter
 from services.filter.engine import TOO_BIG, Engine, Finding, Stage
 from services.filter.examined import Examined
-from services.filter.servers import Address, Servers, address
+from services.filter.servers import Servers
 
 NAME = "virus_clamd"
-_CONNECT_S = 2.0
 _CHUNK = 128 * 1024
 _REPLY_OCTETS = 4096
 _DEFAULT_PORT = 3310
@@ -21,7 +21,7 @@ def engine(settings: Filter) -> Engine | None:
     """The engine, if a daemon is configured."""
     if not settings.clamd:
         return None
-    daemons = [address(word, _DEFAULT_PORT, "POSTA_FILTER_CLAMD") for word in settings.clamd]
+    daemons = [endpoint(word, _DEFAULT_PORT, "POSTA_FILTER_CLAMD") for word in settings.clamd]
     clamd = Clamd(daemons, settings.engine_deadline_s)
     return Engine(NAME, Stage.CONTENT, settings.engine_deadline_s, clamd.examine)
 
@@ -29,28 +29,24 @@ def engine(settings: Filter) -> Engine | None:
 class Clamd:
     """The daemons of one setting."""
 
-    def __init__(self, daemons: Sequence[Address], deadline_s: float) -> None:
+    def __init__(self, daemons: Sequence[Endpoint], deadline_s: float) -> None:
         self.servers = Servers(daemons, deadline_s)
 
     async def examine(self, examined: Examined) -> Sequence[Finding]:
         """What one of the daemons says. Raises NoServer, with every reason, where none could say anything."""
 
-        async def question(where: Address) -> list[Finding]:
+        async def question(where: Endpoint) -> list[Finding]:
             return _findings(await instream(where, examined.octets))
 
         return await self.servers.ask(question)
 
 
-async def instream(where: Address, octets: bytes) -> str:
+async def instream(where: Endpoint, octets: bytes) -> str:
     """clamd's one line about these octets, as clamd(8) describes INSTREAM; "" where it said nothing.
 
     Raises OSError, EOFError, ValueError for an answer without end; TimeoutError where it cannot be reached in 2 s.
     """
-    async with asyncio.timeout(_CONNECT_S):
-        if where.path:
-            reader, writer = await asyncio.open_unix_connection(where.path)
-        else:
-            reader, writer = await asyncio.open_connection(where.host, where.port)
+    reader, writer = await connect(where)
     try:
         # clamd answers early, and hangs up, when a stream passes its StreamMaxLength: hear it rather than the hang-up.
         sending = asyncio.create_task(_send(writer, octets))

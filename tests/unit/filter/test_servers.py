@@ -1,32 +1,10 @@
-"""Where servers listen, and who of several is asked."""
+"""Who of several servers is asked."""
 
 import asyncio
 
 import pytest
 
-from services.core.settings import BadSettings
-from services.filter.servers import Address, NoServer, Servers, address
-
-
-@pytest.mark.parametrize(
-    ("word", "where"),
-    [
-        ("clamd:3311", Address("clamd", 3311)),
-        ("clamd", Address("clamd", 3310)),
-        ("[::1]:77", Address("::1", 77)),
-        ("[::1]", Address("::1", 3310)),
-        ("/run/clamd.ctl", Address("", 0, "/run/clamd.ctl")),
-    ],
-)
-def test_where_servers_listen(word: str, where: Address) -> None:
-    assert address(word, 3310, "POSTA_FILTER_CLAMD") == where
-    assert address(str(where), 1, "POSTA_FILTER_CLAMD") == where
-
-
-@pytest.mark.parametrize("word", ["clamd:", ":3310", "clamd:http", "clamd:70000", "clamd:0", "http://clamd:80"])
-def test_where_none_can_listen(word: str) -> None:
-    with pytest.raises(BadSettings, match="POSTA_FILTER_CLAMD: expected host:port"):
-        address(word, 3310, "POSTA_FILTER_CLAMD")
+from services.filter.servers import NoServer, Servers
 
 
 @pytest.mark.parametrize("trouble", [OSError("refused"), EOFError("hung up"), ValueError("nonsense"), TimeoutError()])

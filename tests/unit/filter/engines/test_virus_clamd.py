@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from services.core.endpoint import Endpoint
 from services.filter.engines.virus_clamd import Clamd
-from services.filter.servers import Address, NoServer
+from services.filter.servers import NoServer
 from tests.unit.filter.letters import EICAR, PLAIN, examined
 
 Behaviour = Callable[["FakeClamd", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -19,16 +20,16 @@ class FakeClamd:
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.received: list[bytes] = []
-        self.where = Address("", 0)
+        self.where = Endpoint("", 0)
         self._server: asyncio.Server | None = None
 
     async def start(self, path: str = "") -> "FakeClamd":
         if path:
             self._server = await asyncio.start_unix_server(self._serve, path)
-            self.where = Address("", 0, path)
+            self.where = Endpoint("", 0, path)
         else:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-            self.where = Address("127.0.0.1", self._server.sockets[0].getsockname()[1])
+            self.where = Endpoint("127.0.0.1", self._server.sockets[0].getsockname()[1])
         return self
 
     async def stop(self) -> None:
@@ -146,7 +147,7 @@ async def test_a_daemon_that_hangs_has_its_share_of_the_time(start: Start, behav
 
 async def test_a_dead_daemon_is_asked_last(start: Start, tmp_path: Path) -> None:
     living = await start(honest)
-    dead = Address("", 0, str(tmp_path / "nobody"))
+    dead = Endpoint("", 0, str(tmp_path / "nobody"))
     clamd = Clamd([dead, living.where], 5)
     for _ in range(6):
         assert await said(clamd, PLAIN) == []
