@@ -1,6 +1,7 @@
 """clamd by its wire protocol: every way a daemon may answer, or not."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -15,11 +16,13 @@ Behaviour = Callable[["FakeClamd", asyncio.StreamReader, asyncio.StreamWriter], 
 
 
 class FakeClamd:
-    """Speaks INSTREAM as clamd does, then behaves as it is told."""
+    """Speaks INSTREAM in a session as clamd does, then behaves as it is told, for every message of it."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.received: list[bytes] = []
+        self.sessions: list[asyncio.StreamWriter] = []
+        self.said: Counter[asyncio.StreamWriter] = Counter()
         self.where = Endpoint("", 0)
         self._server: asyncio.Server | None = None
 
@@ -45,22 +48,30 @@ class FakeClamd:
         return octets
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.sessions.append(writer)
         try:
-            await self.behaviour(self, reader, writer)
+            assert await reader.readexactly(11) == b"zIDSESSION\0"
+            while not writer.is_closing():
+                await self.behaviour(self, reader, writer)
         except (OSError, EOFError):
             return
         finally:
             writer.close()
 
+    def say(self, writer: asyncio.StreamWriter, text: bytes) -> None:
+        """Answer the next question of this session."""
+        self.said[writer] += 1
+        writer.write(b"%d: %b\0" % (self.said[writer], text))
+
 
 async def honest(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     found = EICAR in await fake.stream(reader)
-    writer.write(b"stream: Eicar-Signature FOUND\0" if found else b"stream: OK\0")
+    fake.say(writer, b"stream: Eicar-Signature FOUND" if found else b"stream: OK")
 
 
 async def small(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await fake.stream(reader, limit=300_000)
-    writer.write(b"INSTREAM size limit exceeded. ERROR\0")
+    fake.say(writer, b"INSTREAM size limit exceeded. ERROR")
     await writer.drain()
     while await reader.read(65536):  # hanging up now would take the answer with it
         pass
@@ -77,7 +88,7 @@ async def deaf(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.St
 
 async def garbled(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await fake.stream(reader)
-    writer.write(b"\xff\xfe HTTP/1.1 400\r\n\0")
+    fake.say(writer, b"\xff\xfe HTTP/1.1 400\r\n")
 
 
 async def endless(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,6 +103,20 @@ async def cut(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.Str
 
 async def silent(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await fake.stream(reader)
+    writer.close()
+
+
+async def late(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers the question before."""
+    await fake.stream(reader)
+    writer.write(b"0: stream: OK\0")
+
+
+async def terse(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hangs up after each answer."""
+    await honest(fake, reader, writer)
+    await writer.drain()
+    writer.close()
 
 
 @pytest.fixture
@@ -123,6 +148,33 @@ async def test_clean_and_found(start: Start, tmp_path: Path, socket: str) -> Non
     assert await said(clamd, PLAIN + EICAR) == [("virus", "Eicar-Signature")]
     assert await said(clamd, large) == []
     assert fake.received == [PLAIN, PLAIN + EICAR, large]
+    assert len(fake.sessions) == 1
+
+
+async def test_messages_at_one_time_have_a_session_each(start: Start) -> None:
+    fake = await start(hung)
+    clamd = Clamd([fake.where], 0.5)
+    both = asyncio.gather(said(clamd, PLAIN), said(clamd, PLAIN), return_exceptions=True)
+    assert all(isinstance(each, NoServer) for each in await both)
+    assert len(fake.sessions) == 2
+
+
+async def test_a_session_that_failed_is_not_used_again(start: Start) -> None:
+    fake = await start(late)
+    clamd = Clamd([fake.where], 5)
+    for _ in range(2):
+        with pytest.raises(NoServer):
+            await said(clamd, PLAIN)
+    assert len(fake.sessions) == 2
+
+
+async def test_a_daemon_that_was_started_anew_meanwhile(start: Start) -> None:
+    fake = await start(honest)
+    clamd = Clamd([fake.where], 5)
+    assert await said(clamd, PLAIN) == []
+    fake.sessions[0].transport.abort()
+    assert await said(clamd, PLAIN + EICAR) == [("virus", "Eicar-Signature")]
+    assert len(fake.sessions) == 2
 
 
 async def test_too_big_for_clamd_is_for_ever(start: Start) -> None:
@@ -130,7 +182,7 @@ async def test_too_big_for_clamd_is_for_ever(start: Start) -> None:
     assert await said(clamd, PLAIN + bytes(20_000_000)) == [("policy", "TOO_BIG_TO_EXAMINE")]
 
 
-@pytest.mark.parametrize("behaviour", [garbled, endless, cut, silent])
+@pytest.mark.parametrize("behaviour", [garbled, endless, cut, silent, late])
 async def test_an_answer_that_is_none(start: Start, behaviour: Behaviour) -> None:
     with pytest.raises(NoServer, match=r"127\.0\.0\.1"):
         await said(Clamd([(await start(behaviour)).where], 5), PLAIN)
@@ -163,3 +215,11 @@ async def test_the_healthy_take_turns(start: Start) -> None:
     for _ in range(6):
         await said(clamd, PLAIN)
     assert [len(fake.received) for fake in fakes] == [3, 3]
+
+
+async def test_a_daemon_that_hangs_up_after_each_answer(start: Start) -> None:
+    fake = await start(terse)
+    clamd = Clamd([fake.where], 5)
+    for _ in range(5):
+        assert await said(clamd, PLAIN) == []
+    assert len(fake.received) == 5
