@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store, open_tls
+from services.core.dns import Dns
+from services.core.doctor import House
 from services.core.service import Service, run
 from services.sync import admin, autoconfig
 from services.sync.app import application
@@ -13,9 +15,10 @@ from services.sync.server import Door
 async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
+    house = House(settings, store, bus, Dns(settings.dns.servers, settings.dns.timeout_s))
     app = application(
         (
-            admin.router(store, bus, settings.sync.admin_token),
+            admin.router(house, settings.sync.admin_token),
             autoconfig.router(doors(settings.sync, settings.hostname)),
         )
     )

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from services.core.auth.enroll import add_app_password, set_password
 from services.core.bus import Bus
 from services.core.directory import announce
+from services.core.doctor import House, examine
 from services.core.store import accounts, credentials
 from services.core.store.engine import Store
 from services.sync.models import (
@@ -20,6 +21,7 @@ from services.sync.models import (
     Alias,
     AppPassword,
     Domain,
+    Finding,
     NewAccount,
     NewAppPassword,
     Password,
@@ -37,8 +39,9 @@ _Limit = Annotated[int, Query(ge=1, le=1000)]
 _Text = Annotated[str, plain(320)]
 
 
-def router(store: Store, bus: Bus, token: SecretStr | None) -> APIRouter:
+def router(house: House, token: SecretStr | None) -> APIRouter:
     """The API under `/api/v1`, for bearers of `token`; without one it refuses everybody."""
+    store, bus = house.store, house.bus
 
     async def bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
         given = credentials.credentials if credentials else ""
@@ -53,7 +56,15 @@ def router(store: Store, bus: Bus, token: SecretStr | None) -> APIRouter:
     )
     for part in (_domains, _accounts, _passwords, _aliases):
         part(api, store, bus)
+    _doctor(api, house)
     return api
+
+
+def _doctor(api: APIRouter, house: House) -> None:
+    @api.get("/doctor")
+    async def doctor() -> list[Finding]:
+        """What is well, what is wrong and what to do, as far as this process's settings name it."""
+        return [Finding(**line._asdict()) for line in await examine(house)]
 
 
 def _domains(api: APIRouter, store: Store, bus: Bus) -> None:

@@ -10,7 +10,9 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from services.core.bus import Bus
-from services.core.settings import Sync
+from services.core.dns import Dns
+from services.core.doctor import House
+from services.core.settings import Settings, Sync
 from services.core.store.engine import Store
 from services.sync import admin, autoconfig
 from services.sync.app import application
@@ -31,7 +33,7 @@ async def no_bus() -> AsyncIterator[Bus]:
 def make(store: Store, bus: Bus, token: str | None = TOKEN) -> FastAPI:
     return application(
         (
-            admin.router(store, bus, SecretStr(token) if token else None),
+            admin.router(House(Settings(), store, bus, Dns(["127.0.0.1:1"], 0.1)), SecretStr(token) if token else None),
             autoconfig.router(doors(SETTINGS, "localhost")),
         )
     )
