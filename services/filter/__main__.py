@@ -6,7 +6,7 @@ from services.core.backbone import open_bus, open_store
 from services.core.service import Service, run
 from services.filter.door import Door
 from services.filter.engines import configured
-from services.filter.learning import Learning
+from services.filter.learning import Learning, controllers
 from services.filter.pipeline import Pipeline
 from services.filter.reading import Reading
 from services.filter.verdict import Policy
@@ -15,8 +15,9 @@ from services.filter.verdict import Policy
 async def main(service: Service) -> None:
     settings, policy = service.settings, Policy()
     pipeline = Pipeline(configured(settings.filter, settings.filter.optional), policy, service.log, service.metrics)
+    teachable = controllers(settings.filter)
     store, bus = await open_store(service), await open_bus(service)
-    learning = Learning(store, settings.filter, service.log, service.metrics)
+    learning = Learning(store, teachable, settings.filter, service.log, service.metrics)
     door = Door(
         Reading(store),
         pipeline,

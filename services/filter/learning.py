@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Literal
 
 from services.contracts.v1.mail_pb2 import Lesson
@@ -26,14 +27,20 @@ _ATTEMPTS = 8
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 5.0, 600.0
 
 
+def controllers(settings: Filter) -> list[Endpoint]:
+    """Where rspamd learns, by these settings. Raises BadSettings."""
+    key = "POSTA_FILTER_RSPAMD_CONTROLLER"
+    return [endpoint(word, _DEFAULT_PORT, key) for word in settings.rspamd_controller]
+
+
 class Learning:
     """Takes lessons off the bus. Where no controller is configured they are taken and forgotten: none may pile up."""
 
-    def __init__(self, store: Store, settings: Filter, log: Logger, metrics: Metrics) -> None:
-        """Raises BadSettings."""
+    def __init__(
+        self, store: Store, teachable: Sequence[Endpoint], settings: Filter, log: Logger, metrics: Metrics
+    ) -> None:
         self._store, self._log = store, log
-        words = [endpoint(word, _DEFAULT_PORT, "POSTA_FILTER_RSPAMD_CONTROLLER") for word in settings.rspamd_controller]
-        self._controllers = Servers(words, _DEADLINE_S) if words else None
+        self._controllers = Servers(teachable, _DEADLINE_S) if teachable else None
         self._most = settings.rspamd_max_size
         password = settings.rspamd_password
         self._fields = [(b"Password", password.get_secret_value().encode())] if password else []

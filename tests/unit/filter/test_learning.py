@@ -13,7 +13,7 @@ from services.core.settings import Filter
 from services.core.store import blobs
 from services.core.store.engine import Store
 from services.core.telemetry import Metrics, logger
-from services.filter.learning import Learning
+from services.filter.learning import Learning, controllers
 from services.filter.servers import NoServer
 from tests.unit.filter.engines.test_spam_rspamd import Behaviour, FakeRspamd, Start, hung, raw, says, start
 from tests.unit.filter.letters import PLAIN
@@ -24,7 +24,7 @@ __all__ = ["start"]
 def learning(store: Store, *servers: FakeRspamd, **settings: Any) -> Learning:
     words = tuple(each.word for each in servers)
     filter_settings = Filter(rspamd_controller=words, rspamd_password="s3cret", **settings)
-    return Learning(store, filter_settings, logger("test"), Metrics("filter"))
+    return Learning(store, controllers(filter_settings), filter_settings, logger("test"), Metrics("filter"))
 
 
 async def lesson(store: Store, is_spam: bool = True) -> Lesson:
@@ -86,7 +86,7 @@ async def test_a_lesson_is_kept_until_a_controller_takes_it(store: Store, bus: B
 
 async def test_without_a_controller_none_piles_up(store: Store, bus: Bus) -> None:
     metrics = Metrics("filter")
-    subscription = await Learning(store, Filter(), logger("test"), metrics).open(bus)
+    subscription = await Learning(store, [], Filter(), logger("test"), metrics).open(bus)
     bus.publish_hint(work_learn(), await lesson(store))
 
     async def taken() -> bool:
