@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from services.core.bus import Bus, BusUnavailable
-from services.core.dns import Answer
+from services.core.dns import Dns
 from services.core.endpoint import Endpoint, connect, endpoint
 from services.core.records import domain_records, is_reserved
 from services.core.settings import Filter, Settings
-from services.core.store import accounts
+from services.core.store import accounts, dkim
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.store.migrate import revisions
 from services.core.tls import BadCertificate, leaf
@@ -47,16 +47,6 @@ class Line(NamedTuple):
     do: str = ""
 
 
-class Resolver(Protocol):
-    """What the doctor asks of the DNS."""
-
-    async def query(self, name: str, kind: str) -> Answer:
-        """The records of one type."""
-
-    async def addresses(self, name: str) -> tuple[str, ...]:
-        """Those of a host."""
-
-
 @dataclass(frozen=True, slots=True)
 class House:
     """The platform under examination."""
@@ -64,7 +54,7 @@ class House:
     settings: Settings
     store: Store
     bus: Bus
-    dns: Resolver
+    dns: Dns
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
@@ -248,7 +238,9 @@ async def _dns(house: House) -> list[Line]:
         if is_reserved(domain) and not house.settings.dns.servers:
             lines.append(Line("dns", State.NOTE, f"{domain} is a name for tests: nobody looks for its records"))
             continue
-        found = await domain_records(house.dns, domain, house.host)
+        async with house.store.query("doctor.dkim") as conn:
+            keys = await dkim.list_keys(conn, domain)
+        found = await domain_records(house.dns, domain, house.host, keys)
         lines += [Line("dns", State(state), says, do) for state, says, do in found]
     return lines
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+import asyncio
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.ANY.TXT import TXT
 
-from services.core.dns import Answer, DnsError, NoSuchName
+from services.core.dkim import zone
+from services.core.dkim.rotation import unshown
+from services.core.dns import Dns, DnsError, NoSuchName
+from services.core.store.dkim import ACTIVE, Key
 
 # RFC 6761 and RFC 2606: no such name is ever in the public DNS.
 _RESERVED = frozenset(("test", "example", "invalid", "localhost"))
-
-
-class Resolver(Protocol):
-    """What is asked of the DNS."""
-
-    async def query(self, name: str, kind: str) -> Answer:
-        """The records of one type."""
-
-    async def addresses(self, name: str) -> tuple[str, ...]:
-        """Those of a host."""
 
 
 class Record(NamedTuple):
@@ -36,17 +31,18 @@ def is_reserved(domain: str) -> bool:
     return domain.rpartition(".")[2].lower() in _RESERVED
 
 
-async def domain_records(dns: Resolver, domain: str, host: str) -> list[Record]:
-    """How MX, SPF and DMARC of a domain stand whose mail `host` takes."""
+async def domain_records(dns: Dns, domain: str, host: str, keys: Sequence[Key]) -> list[Record]:
+    """How MX, SPF, DKIM and DMARC of a domain stand whose mail `host` takes and signs with `keys`."""
     try:
-        return [*await _mx(dns, domain, host), await _spf(dns, domain), await _dmarc(dns, domain)]
+        mx, spf = await _mx(dns, domain, host), await _spf(dns, domain)
+        return [*mx, spf, *await _dkim(dns, domain, keys), await _dmarc(dns, domain)]
     except NoSuchName:
         return [Record("wrong", f"{domain} does not exist in the DNS", "register it and publish its zone")]
     except DnsError as error:
         return [Record("wrong", f"the DNS does not answer for {domain}: {error}", "see its name servers, or try again")]
 
 
-async def _mx(dns: Resolver, domain: str, host: str) -> list[Record]:
+async def _mx(dns: Dns, domain: str, host: str) -> list[Record]:
     answer = await dns.query(domain, "MX")
     hosts = [each.exchange.to_text(omit_final_dot=True).lower() for each in answer.records if isinstance(each, MX)]
     line = f"{domain}. MX 10 {host}."
@@ -68,7 +64,7 @@ async def _mx(dns: Resolver, domain: str, host: str) -> list[Record]:
     return found
 
 
-async def _spf(dns: Resolver, domain: str) -> Record:
+async def _spf(dns: Dns, domain: str) -> Record:
     found = [text for text in await _texts(dns, domain) if text.lower().split(" ")[0] == "v=spf1"]
     if len(found) > 1:
         # RFC 7208 4.5: permerror, as if there were a broken one.
@@ -79,7 +75,22 @@ async def _spf(dns: Resolver, domain: str) -> Record:
     return Record("ok", f"SPF of {domain}: {found[0]}")
 
 
-async def _dmarc(dns: Resolver, domain: str) -> Record:
+async def _dkim(dns: Dns, domain: str, keys: Sequence[Key]) -> list[Record]:
+    if not any(key.state == ACTIVE for key in keys):
+        says = f"mail from {domain} is not signed"
+        return [Record("note", says, f"`posta domain dkim {domain}`, publish the records it shows, then activate them")]
+    found = []
+    for key, fault in zip(keys, await asyncio.gather(*(unshown(dns, key) for key in keys)), strict=True):
+        name = zone.name(domain, key.selector)
+        if not fault:
+            found.append(Record("ok", f"DKIM of {domain}: {name} is shown ({key.state})"))
+        elif key.state == ACTIVE:
+            line = zone.line(domain, key.selector, key.algorithm, key.public_key)
+            found.append(Record("wrong", f"mail from {domain} is signed in vain: {fault}", line))
+    return found
+
+
+async def _dmarc(dns: Dns, domain: str) -> Record:
     try:
         found = [text for text in await _texts(dns, f"_dmarc.{domain}") if text.startswith("v=DMARC1")]
     except NoSuchName:
@@ -91,6 +102,6 @@ async def _dmarc(dns: Resolver, domain: str) -> Record:
     return Record("note", says or f"{domain} has no DMARC record: anybody can write in its name", do)
 
 
-async def _texts(dns: Resolver, name: str) -> list[str]:
+async def _texts(dns: Dns, name: str) -> list[str]:
     answer = await dns.query(name, "TXT")
     return [b"".join(each.strings).decode("utf-8", "replace") for each in answer.records if isinstance(each, TXT)]

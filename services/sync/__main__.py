@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store, open_tls
 from services.core.dns import Dns
-from services.core.doctor import House
 from services.core.service import Service, run
-from services.sync import admin, autoconfig
+from services.sync import admin, autoconfig, checkup, signing
 from services.sync.app import application
 from services.sync.doors import doors
 from services.sync.server import Door
@@ -15,10 +14,14 @@ from services.sync.server import Door
 async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
-    house = House(settings, store, bus, Dns(settings.dns.servers, settings.dns.timeout_s))
+
+    def resolver() -> Dns:
+        return Dns(settings.dns.servers, settings.dns.timeout_s)
+
+    keys, doctor = signing.keys(resolver, settings.dkim.key_secret), checkup.doctor(resolver, settings)
     app = application(
         (
-            admin.router(house, settings.sync.admin_token),
+            admin.router(store, bus, settings.sync.admin_token, keys, doctor),
             autoconfig.router(doors(settings.sync, settings.hostname)),
         )
     )

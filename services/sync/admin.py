@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -12,7 +13,6 @@ from pydantic import SecretStr
 from services.core.auth.enroll import add_app_password, set_password
 from services.core.bus import Bus
 from services.core.directory import announce
-from services.core.doctor import House, examine
 from services.core.store import accounts, credentials
 from services.core.store.engine import Store
 from services.sync.models import (
@@ -21,7 +21,6 @@ from services.sync.models import (
     Alias,
     AppPassword,
     Domain,
-    Finding,
     NewAccount,
     NewAppPassword,
     Password,
@@ -35,13 +34,14 @@ _bearer = HTTPBearer(auto_error=False)
 _REPLIES = (401, 404, 409, 413, 422, 503)
 _CHANGE, _LOOK = "admin.change", "admin.look"
 
+Part: TypeAlias = Callable[[APIRouter, Store, Bus], None]
+
 _Limit = Annotated[int, Query(ge=1, le=1000)]
 _Text = Annotated[str, plain(320)]
 
 
-def router(house: House, token: SecretStr | None) -> APIRouter:
-    """The API under `/api/v1`, for bearers of `token`; without one it refuses everybody."""
-    store, bus = house.store, house.bus
+def router(store: Store, bus: Bus, token: SecretStr | None, *more: Part) -> APIRouter:
+    """The API under `/api/v1`, with `more` parts of it, for bearers of `token`; without one it refuses everybody."""
 
     async def bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
         given = credentials.credentials if credentials else ""
@@ -54,17 +54,9 @@ def router(house: House, token: SecretStr | None) -> APIRouter:
         tags=["admin"],
         responses={status: {"model": Problem} for status in _REPLIES},
     )
-    for part in (_domains, _accounts, _passwords, _aliases):
+    for part in (_domains, _accounts, _passwords, _aliases, *more):
         part(api, store, bus)
-    _doctor(api, house)
     return api
-
-
-def _doctor(api: APIRouter, house: House) -> None:
-    @api.get("/doctor")
-    async def doctor() -> list[Finding]:
-        """What is well, what is wrong and what to do, as far as this process's settings name it."""
-        return [Finding(**line._asdict()) for line in await examine(house)]
 
 
 def _domains(api: APIRouter, store: Store, bus: Bus) -> None:

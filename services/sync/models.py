@@ -33,15 +33,6 @@ class Domain(_Given):
     domain: Address
 
 
-class Finding(BaseModel):
-    """One thing that the doctor looked at; `do` is what would mend it."""
-
-    check: str
-    state: Literal["ok", "note", "wrong"]
-    says: str
-    do: str
-
-
 class NewAccount(_Given):
     """An account to be made. Without a password nobody can log in until one is set."""
 

@@ -1,12 +1,15 @@
 """The records of a domain, for everything that its zone may say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import cast
 
 import dns.rdata
 import pytest
 
-from services.core.dns import Answer, DnsUnavailable, NoSuchName
+from services.core.dns import Answer, Dns, DnsUnavailable, NoSuchName
 from services.core.records import Record, domain_records, is_reserved
+from services.core.store.dkim import Key
 
 HOST = "mail.posta.example"
 
@@ -33,18 +36,27 @@ GOOD = {
     ("here.org", "MX"): [f"10 {HOST}."],
     ("here.org", "TXT"): ['"some site verification"', '"v=spf1 mx" " -all"'],
     ("_dmarc.here.org", "TXT"): ['"v=DMARC1; p=reject"'],
+    ("a._domainkey.here.org", "TXT"): ['"v=DKIM1; k=ed25519; p=cHVibGlj"'],
     (HOST, "A"): ["192.0.2.1"],
 }
 
 
-async def states(records: Mapping[tuple[str, str], list[str]], domain: str = "here.org") -> list[Record]:
-    return await domain_records(Zone(records), domain, HOST)
+def key(state: str) -> Key:
+    now = datetime.now(UTC)
+    return Key("here.org", state[0], "ed25519", "cHVibGlj", state, now, now)
+
+
+async def states(
+    records: Mapping[tuple[str, str], list[str]], domain: str = "here.org", keys: Sequence[Key] = (key("active"),)
+) -> list[Record]:
+    return await domain_records(cast(Dns, Zone(records)), domain, HOST, keys)
 
 
 async def test_a_domain_as_it_should_be() -> None:
     assert await states(GOOD) == [
         Record("ok", f"mail for here.org goes to {HOST}"),
         Record("ok", "SPF of here.org: v=spf1 mx -all"),
+        Record("ok", "DKIM of here.org: a._domainkey.here.org is shown (active)"),
         Record("ok", "DMARC of here.org: v=DMARC1; p=reject"),
     ]
 
@@ -74,7 +86,29 @@ async def test_what_is_missing_comes_with_the_line_that_mends_it(
 
 async def test_a_missing_dmarc_name_is_no_missing_domain() -> None:
     found = await states({key: value for key, value in GOOD.items() if key[0] != "_dmarc.here.org"})
-    assert [record.state for record in found] == ["ok", "ok", "note"]
+    assert [record.state for record in found] == ["ok", "ok", "ok", "note"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "shown", "expected"),
+    [
+        ([], True, [("note", "`posta domain dkim show here.org`")]),
+        # Nothing is signed with it yet: it is waited for.
+        ([key("published")], True, [("note", "`posta domain dkim show here.org`")]),
+        ([key("active"), key("published"), key("retired")], True, [("ok", "")]),
+        (
+            [key("active")],
+            False,
+            [("wrong", 'a._domainkey.here.org. 3600 IN TXT ( "v=DKIM1; k=ed25519; p=cHVibGlj" )')],
+        ),
+    ],
+)
+async def test_the_keys_that_sign_must_be_shown(
+    keys: Sequence[Key], shown: bool, expected: list[tuple[str, str]]
+) -> None:
+    zone = {at: value for at, value in GOOD.items() if shown or "_domainkey" not in at[0]}
+    found = [each for each in await states(zone, keys=keys) if "sign" in each.says or "DKIM" in each.says]
+    assert [(each.state, each.do.partition(",")[0]) for each in found] == expected
 
 
 @pytest.mark.parametrize(("domain", "says"), [("nowhere.org", "does not exist"), ("broken.org", "does not answer")])

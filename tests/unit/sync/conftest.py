@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -11,10 +11,9 @@ from pydantic import SecretStr
 
 from services.core.bus import Bus
 from services.core.dns import Dns
-from services.core.doctor import House
 from services.core.settings import Settings, Sync
 from services.core.store.engine import Store
-from services.sync import admin, autoconfig
+from services.sync import admin, autoconfig, checkup, signing
 from services.sync.app import application
 from services.sync.doors import doors
 
@@ -30,10 +29,16 @@ async def no_bus() -> AsyncIterator[Bus]:
     await bus.close()
 
 
-def make(store: Store, bus: Bus, token: str | None = TOKEN) -> FastAPI:
+def make(store: Store, bus: Bus, token: str | None = TOKEN, resolver: Callable[[], Dns] = Dns) -> FastAPI:
     return application(
         (
-            admin.router(House(Settings(), store, bus, Dns(["127.0.0.1:1"], 0.1)), SecretStr(token) if token else None),
+            admin.router(
+                store,
+                bus,
+                SecretStr(token) if token else None,
+                signing.keys(resolver, None),
+                checkup.doctor(resolver, Settings()),
+            ),
             autoconfig.router(doors(SETTINGS, "localhost")),
         )
     )
