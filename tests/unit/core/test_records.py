@@ -92,9 +92,9 @@ async def test_a_missing_dmarc_name_is_no_missing_domain() -> None:
 @pytest.mark.parametrize(
     ("keys", "shown", "expected"),
     [
-        ([], True, [("note", "`posta domain dkim show here.org`")]),
+        ([], True, [("note", "`posta domain dkim here.org`")]),
         # Nothing is signed with it yet: it is waited for.
-        ([key("published")], True, [("note", "`posta domain dkim show here.org`")]),
+        ([key("published")], True, [("note", "`posta domain dkim here.org`")]),
         ([key("active"), key("published"), key("retired")], True, [("ok", "")]),
         (
             [key("active")],
