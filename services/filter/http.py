@@ -81,6 +81,6 @@ async def _receive(reader: asyncio.StreamReader, wire: h11.Connection) -> Answer
 def _object(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

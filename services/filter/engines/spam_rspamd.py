@@ -16,6 +16,7 @@ from services.filter.servers import Servers
 NAME = "spam_rspamd"
 _DEFAULT_PORT = 11333
 _SYMBOLS = 200
+_LARGEST = 1e9
 
 # "greylist" is what a score between two thresholds is called, not a wish to delay: rspamd's own milter lets it pass,
 # and says "soft reject" while its greylisting module wants the message to come again. Nothing is dropped unseen, so a
@@ -126,4 +127,5 @@ def _words(messages: Any) -> str:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    # JSON knows numbers of any length.
+    return float(value) if isinstance(value, int | float) and abs(value) < _LARGEST else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies
 
 from services.contracts.v1 import mail_pb2 as pb
 from services.core.settings import BadSettings, Filter
@@ -14,6 +15,7 @@ from services.core.telemetry import Metrics, logger
 from services.filter.engine import FAULT, PASSED_OVER, Engine, Finding
 from services.filter.engines import configured, spam_rspamd
 from services.filter.examined import Examined
+from services.filter.http import Answer
 from services.filter.pipeline import Pipeline
 from services.filter.servers import NoServer
 from services.filter.verdict import Action, Policy, decide, settled
@@ -241,6 +243,8 @@ async def test_what_others_found_still_counts(start: Start) -> None:
         raw(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"),
         raw(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{"),
         raw(b"HTTP/1.1 200 OK\r\n\r\n\xff\xfe"),
+        raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000),
+        says(action="no action", score=10**400),
         raw(b"220 mail.remote.test ESMTP\r\n"),
         raw(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"),
         raw(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5_000_000),
@@ -287,6 +291,37 @@ async def test_a_message_past_the_limit_says_that_it_was_not_examined(start: Sta
     findings = await found(engine(fake, rspamd_max_size=100))
     assert fake.asked == []
     assert decide(findings, Policy()).headers == b"X-Posta-Not-Examined-By: spam_rspamd\r\n"
+
+
+_JSON = strategies.recursive(
+    strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | strategies.text(),
+    lambda inner: strategies.lists(inner, max_size=4) | strategies.dictionaries(strategies.text(), inner, max_size=4),
+    max_leaves=10,
+)
+_ACTION = strategies.sampled_from([*spam_rspamd.JUDGEMENTS, "own"]) | _JSON
+_FACTS = strategies.fixed_dictionaries({"score": _JSON | strategies.floats(), "options": _JSON}) | _JSON
+_VALUE = strategies.fixed_dictionaries(
+    {"action": _ACTION, "score": strategies.floats() | _JSON},
+    optional={
+        "required_score": strategies.floats() | _JSON,
+        "symbols": strategies.dictionaries(strategies.text(), _FACTS, max_size=4) | _JSON,
+        "messages": strategies.dictionaries(strategies.just("smtp_message"), _JSON) | _JSON,
+        "error": _JSON,
+    },
+)
+
+
+@given(_VALUE)
+def test_whatever_an_answer_holds_is_a_verdict_or_none(value: dict[str, Any]) -> None:
+    try:
+        findings = list(spam_rspamd.findings(Answer(200, "OK", value)))
+    except ValueError:
+        return
+    verdict = decide(findings, Policy())
+    assert verdict.headers.isascii()
+    assert all(line.startswith((b" ", b"X-Spam-")) for line in verdict.headers.split(b"\r\n")[:-1])
+    assert verdict.text.isascii()
+    assert "\n" not in verdict.text
 
 
 def test_no_server_no_engine() -> None:
