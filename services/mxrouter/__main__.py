@@ -10,13 +10,15 @@ from services.core.service import Service, run
 from services.core.smtp.options import Options
 from services.mxrouter.greylist import Greylist
 from services.mxrouter.listener import Door
+from services.mxrouter.outward import open_carrier
 from services.mxrouter.policy import Rules
+from services.mxrouter.wayout import open_relay
 
 
 async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
-    intake, _ = await open_intake(service, store, bus)
+    intake, directory = await open_intake(service, store, bus)
     options = Options(
         hostname=settings.hostname,
         max_size=settings.limits.message_size,
@@ -33,9 +35,10 @@ async def main(service: Service) -> None:
     if settings.mxrouter.greylist_s:
         greylist = Greylist(store, settings.mxrouter.greylist_s, service.log)
         service.spawn(greylist.tidy_forever(), "greylist")
+    dns = Dns(settings.dns.servers, settings.dns.timeout_s)
     door = Door(
         intake,
-        Dns(settings.dns.servers, settings.dns.timeout_s),
+        dns,
         host=settings.hostname,
         rules=Rules(
             helo_name=settings.mxrouter.require_helo_name,
@@ -46,6 +49,7 @@ async def main(service: Service) -> None:
         greylist=greylist,
     )
     await open_smtp(service, door, options, settings.mxrouter.port, open_tls(service))
+    await open_relay(service, store, bus, directory, open_carrier(service, store, dns))
 
 
 if __name__ == "__main__":
