@@ -144,11 +144,9 @@ def _worst(findings: Sequence[Finding], policy: Policy) -> _Said:
     if fault is not None:
         ruled = _graver(ruled, _Said(_FAULT, fault.engine, "fault"))
     ruled = _graver(ruled, _Said(_by_score(score, policy), kind="spam"))
-    total = sum(finding.score for finding in findings)
-    # What an engine with thresholds of its own calls no spam is not held for our threshold.
-    if ruled.rule.action == Action.JUNK and policy.hold_score <= total and policy.hold_score < policy.reject_score:
-        return _Said(_SUSPECT, kind="spam")
-    return ruled
+    # Of what is junk, the worst is held; the score of an engine that judges by itself counts for that as well.
+    worst = policy.hold_score <= sum(finding.score for finding in findings) < policy.reject_score
+    return _Said(_SUSPECT, kind="spam") if worst and ruled.rule.action == Action.JUNK else ruled
 
 
 def _by_score(score: float, policy: Policy) -> Rule:

@@ -125,7 +125,6 @@ HOLD = policy_of(Filter(hold=("ATTACHMENT_TYPE", "VIRUS", "SPAM")))
         ([replace(GTUBE, score=11.9)], Policy(), (Action.JUNK, "spam", "")),
         # So it is where an engine has judged for itself, unless it says that this is no spam.
         ([judged("JUNK", 13)], Policy(), (Action.QUARANTINE, "spam", "Message refused: it looks like spam")),
-        ([judged("JUNK", 40)], Policy(), (Action.QUARANTINE, "spam", "Message refused: it looks like spam")),
         ([judged("JUNK", 13)], Policy(hold_score=15), (Action.JUNK, "spam", "")),
         ([judged("JUNK", 7)], Policy(), (Action.JUNK, "spam", "")),
         ([judged("CLEAN", 13)], Policy(), (Action.ACCEPT, "", "")),
