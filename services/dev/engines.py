@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.dev import clamd, rspamd
 from services.dev.home import Home
-from services.dev.plan import Plan
+from services.dev.plan import LISTEN_HOST, Plan
 from services.dev.trouble import Trouble
 
 # name: the Debian package that brings it, and the setting that names a server of somebody else's.
@@ -52,14 +52,14 @@ def _installed(name: str) -> Path:
     return path
 
 
-def embedded(home: Home, plan: Plan, programs: Mapping[str, Path], env: Mapping[str, str]) -> list[Embedded]:
-    """These engines of this home, their configuration written. Raises Trouble."""
-    resolvers = env.get("POSTA_DNS_SERVERS", "").replace(",", " ").split()
+def embedded(home: Home, plan: Plan, programs: Mapping[str, Path], resolvers: str) -> list[Embedded]:
+    """These engines of this home, their configuration written. `resolvers`: empty for the test DNS. Raises Trouble."""
+    names = resolvers.replace(",", " ").split() or [f"{LISTEN_HOST}:{plan.dns_port}"]
     made: list[Embedded] = []
     if (path := programs.get("clamd")) is not None:
         made.append(clamd.embedded(home, path, plan.clamd_port))
     if (path := programs.get("rspamd")) is not None:
-        made.append(rspamd.embedded(home, path, plan.rspamd_ports, resolvers))
+        made.append(rspamd.embedded(home, path, plan.rspamd_ports, names))
     for each in made:
         each.prepare()
     return made

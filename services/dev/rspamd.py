@@ -2,7 +2,7 @@
 
 No Redis: the classifier keeps what it learns in SQLite. No lists, maps or fuzzy hashes of other people: a message that
 is tried out on this machine leaves no trace elsewhere, and the start does not wait for a network. What it may ask the
-DNS it asks the platform's own; where that is not set, nobody.
+DNS it asks the platform's own.
 """
 
 import signal
@@ -21,7 +21,6 @@ USER = "_rspamd"
 # Compiled at the first start: the public suffix list takes ten seconds and 100 MB, these nothing to speak of. They are
 # the endings by which a word without "http://" is known for an address.
 ENDINGS = "com net org edu gov int info biz app dev io me tv eu uk us ca au de fr es it nl pl ch at se ru ua cn jp"
-NOWHERE = f"{LISTEN_HOST}:9"
 # Modules that work on the message alone: others wait for the DNS, and every message with them.
 MODULES = ("chartable", "forged_recipients", "maillist", "regexp")
 
@@ -81,7 +80,7 @@ class Rspamd:
 
     def _configuration(self) -> str:
         folder, password = self.room.folder, self.home.secret("rspamd-password")
-        servers = ", ".join(f'"{each}"' for each in self.resolvers or (NOWHERE,))
+        servers = ", ".join(f'"{each}"' for each in self.resolvers)
         modules = "\n".join(f'.include "$CONFDIR/modules.d/{name}.conf"' for name in MODULES)
         return f"""\
 lua = "$RULESDIR/rspamd.lua";

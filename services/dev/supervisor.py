@@ -107,11 +107,11 @@ class Supervisor:
         server = None if database else await asyncio.to_thread(postgres.embedded, self.home, self.plan.postgres_port)
         if server is not None:
             await server.clear()
+        resolvers = self._env.get("POSTA_DNS_SERVERS", "")
         programs = engines.chosen(self.plan, self._env)
-        examining = await asyncio.to_thread(engines.embedded, self.home, self.plan, programs, self._env)
+        examining = await asyncio.to_thread(engines.embedded, self.home, self.plan, programs, resolvers)
         for engine in examining:
             await clear(engine.room.folder)
-        resolvers = self._env.get("POSTA_DNS_SERVERS", "")
         if lines := taken(LISTEN_HOST, self.plan.wanted(not database, not bus, not resolvers, programs)):
             lines.append("free them, or set POSTA_PORT_BASE to a number other than " + str(self.plan.base))
             raise Trouble("\n".join(lines))

@@ -89,7 +89,8 @@ def test_clamd_has_signatures_of_its_own_where_the_machine_has_none(
 
 
 @pytest.mark.parametrize(
-    ("resolvers", "asks"), [((), '"127.0.0.1:9"'), (("127.0.0.1:2553", "::1"), '"127.0.0.1:2553", "::1"')]
+    ("resolvers", "asks"),
+    [(("127.0.0.1:2653",), '"127.0.0.1:2653"'), (("127.0.0.1:2553", "::1"), '"127.0.0.1:2553", "::1"')],
 )
 def test_rspamd_asks_nobody_but_the_platforms_own_resolver(
     tmp_path: Path, resolvers: tuple[str, ...], asks: str
