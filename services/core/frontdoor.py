@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.core.backbone import proxies
 from services.core.bus import Bus
 from services.core.directory import Directory
 from services.core.intake import Intake
@@ -20,7 +21,12 @@ async def open_intake(service: Service, store: Store, bus: Bus) -> tuple[Intake,
     directory = Directory(store, bus, settings.srs.secret)
     await directory.start()
     spool = Spool(
-        store, bus, service.log, group_size=settings.spool.group_size, synchronous=settings.database.durable_staging
+        store,
+        bus,
+        service.log,
+        group_size=settings.spool.group_size,
+        synchronous=settings.database.durable_staging,
+        keep_days=settings.quarantine.keep_days,
     )
     intake = Intake(
         spool,
@@ -49,5 +55,6 @@ async def open_smtp(
         port=port,
         tls=tls,
         implicit_tls=implicit_tls,
+        proxy=proxies(service),
     )
     service.on_drain(server.close)

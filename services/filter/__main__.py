@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store
+from services.core.directory import Directory
+from services.core.dns import Dns
+from services.core.ownmail import OwnMail
 from services.core.service import Service, run
+from services.core.spool import Spool
 from services.filter.door import Door
-from services.filter.engines import configured
+from services.filter.engines import auth, configured
 from services.filter.pipeline import Pipeline
 from services.filter.reading import Reading
-from services.filter.verdict import Policy
+from services.filter.verdict import policy_of
+from services.filter.warden import Warden
 
 
 async def main(service: Service) -> None:
-    settings, policy = service.settings, Policy()
-    pipeline = Pipeline(configured(settings.filter), policy, service.log, service.metrics)
+    settings = service.settings
+    policy = policy_of(settings.filter, auth.rules(settings.filter))
+    names = Dns(settings.dns.servers, settings.dns.timeout_s)
+    pipeline = Pipeline(configured(settings.filter, names=names), policy, service.log, service.metrics)
     store, bus = await open_store(service), await open_bus(service)
     door = Door(
         Reading(store),
@@ -26,6 +33,11 @@ async def main(service: Service) -> None:
         host=settings.hostname,
     )
     await door.open()
+    directory = Directory(store, bus)
+    await directory.start()
+    mail = OwnMail(Spool(store, bus, service.log, synchronous=settings.database.durable_staging), directory)
+    warden = Warden(store, bus, mail, settings, service.log, service.metrics)
+    service.spawn(warden.watch_forever(), "warden")
     service.log.info("engines", names=[engine.name for engine in pipeline.engines])
 
 

@@ -29,13 +29,17 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that an engine noticed. `score` adds to the spam score; `detail` may quote the message."""
+    """One thing that an engine noticed. `score` adds to the spam score; `detail` may quote the message.
+
+    `headers`: whole fields with CRLF, in ASCII, for the message if it is kept.
+    """
 
     engine: str
     symbol: str
     kind: Kind
     score: float = 0.0
     detail: str = ""
+    headers: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ class Entry(NamedTuple):
     envid: str | None = None
     smtputf8: bool = False
     traceparent: str = ""
+    requiretls: bool = False  # RFC 8689
 
 
 class Due(NamedTuple):
@@ -71,13 +72,13 @@ class Due(NamedTuple):
 _INSERT = """
 WITH entries AS (
   INSERT INTO spool (spool_id, blob_id, prefix, size, sender, sender_account_id, door, client, junk, ret, envid,
-    smtputf8, traceparent)
+    smtputf8, traceparent, requiretls)
   SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],
-    $8::text[], $9::boolean[], $10::text[], $11::text[], $12::boolean[], $13::text[])
+    $8::text[], $9::boolean[], $10::text[], $11::text[], $12::boolean[], $13::text[], $14::boolean[])
 )
 INSERT INTO spool_recipients (due_at, spool_id, n, address, account_id, notify, orcpt, forwarded_by)
-SELECT now() + make_interval(secs => $14), r.*
-FROM unnest($15::text[], $16::integer[], $17::text[], $18::bigint[], $19::text[], $20::text[], $21::text[]) AS r
+SELECT now() + make_interval(secs => $15), r.*
+FROM unnest($16::text[], $17::integer[], $18::text[], $19::bigint[], $20::text[], $21::text[], $22::text[]) AS r
 """
 
 _DUE_LOCAL = """
@@ -150,10 +151,11 @@ DELETE FROM deliveries d WHERE d.at < now() - interval '7 days'
 async def insert(store: Store, entries: Sequence[Entry], due_in_s: float) -> None:
     """Commit the entries, all or none, synchronously; the sweeper looks at them after `due_in_s`."""
     async with store.driver("spool.insert") as conn:
-        await _insert(conn, entries, due_in_s)
+        await insert_within(conn, entries, due_in_s)
 
 
-async def _insert(conn: Driver, entries: Sequence[Entry], due_in_s: float) -> None:
+async def insert_within(conn: Driver, entries: Sequence[Entry], due_in_s: float) -> None:
+    """The same within the caller's transaction."""
     rows = [e[:9] + e[10:] for e in entries]
     recipients = [(e.spool_id, n, *r) for e in entries for n, r in enumerate(e.recipients)]
     columns = (*map(list, zip(*rows, strict=True)), due_in_s, *map(list, zip(*recipients, strict=True)))
@@ -190,7 +192,7 @@ async def finish_with_notice(
                 raise _Overtaken
             if len(await conn.fetch(_FINISH, spool_ids, ns)) < len(told):
                 raise _Overtaken
-            await _insert(conn, [notice], due_in_s)
+            await insert_within(conn, [notice], due_in_s)
     except _Overtaken:
         return False
     return True

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -27,7 +28,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -59,6 +60,10 @@ domains = Table(
     "domains",
     metadata,
     Column("domain", Text, primary_key=True),  # lower-case A-labels
+    # What becomes of held mail: what its sender is told (see quarantine.Policy), whether its recipients are.
+    Column("on_held", Text, nullable=False, server_default="refuse"),  # refuse | accept
+    Column("notify_sender", Boolean, nullable=False, server_default=text("false")),
+    Column("digest", Boolean, nullable=False, server_default=text("true")),
     _moment("created_at"),
     info=_reference,
 )
@@ -71,6 +76,9 @@ accounts = Table(
     Column("display_name", Text, nullable=False, server_default=""),
     Column("status", Text, nullable=False, server_default="active"),  # active | suspended
     Column("quota_octets", BigInteger),  # NULL: no limit
+    Column("sending", Text, nullable=False, server_default="active"),  # active | paused: it may read, not send
+    Column("send_hour", Integer),  # recipients an hour; NULL: the setting, 0: no limit
+    Column("send_day", Integer),
     Column("mailbox_guid", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     Column("repl_guid", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     Column("change_epoch", Integer, nullable=False, server_default="1"),
@@ -136,6 +144,35 @@ login_failures = Table(
     metadata,
     Column("key", Text, primary_key=True),  # "account:<address>", "net:<prefix>" or "known:<address> <prefix>"
     Column("failures", Integer, nullable=False),
+    _moment("last_at"),
+    prefixes=["UNLOGGED"],
+    info={"distribution": "key"},
+)
+
+# UNLOGGED, for the same reasons: a crash forgives what was sent, and no message waits for the disk to be counted.
+sent_counts = Table(
+    "sent_counts",
+    metadata,
+    _account(),
+    _moment("hour_at"),  # when the hour began: with its first message
+    _number("hour"),  # recipients accepted in it
+    _number("tried"),  # recipients offered in it, those over the limit too
+    _moment("day_at"),
+    _number("day"),
+    Column("fits", Boolean, nullable=False, server_default=text("true")),  # the last message was within the limits
+    _moment("bad_at"),
+    _number("bad"),  # messages found to be spam or to carry a virus in the hour that began at bad_at
+    prefixes=["UNLOGGED"],
+    info=_by_account,
+)
+
+# UNLOGGED: who is forgotten in a crash is only put off once more.
+greylist = Table(
+    "greylist",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),  # SHA-256 of network, sender, recipient
+    Column("passed", Boolean, nullable=False, server_default=text("false")),
+    _moment("first_at"),
     _moment("last_at"),
     prefixes=["UNLOGGED"],
     info={"distribution": "key"},
@@ -307,6 +344,7 @@ spool = Table(
     Column("envid", Text),
     Column("smtputf8", Boolean, nullable=False, server_default=text("false")),
     Column("traceparent", Text, nullable=False, server_default=""),
+    Column("requiretls", Boolean, nullable=False, server_default=text("false")),  # RFC 8689
     _moment("received_at"),
     info={"distribution": "spool_id"},
 )
@@ -329,6 +367,62 @@ spool_recipients = Table(
     Index("spool_recipients_due_at_idx", "due_at"),
     info={"distribution": "spool_id"},
 )
+
+# ---- what is held for review -------------------------------------------------------------------------------------
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("spool_id", Text(collation="C"), primary_key=True),
+    Column("blob_id", LargeBinary, nullable=False, index=True),
+    Column("prefix", LargeBinary, nullable=False),  # as the spool's
+    Column("headers", LargeBinary, nullable=False),  # the verdict's, which stand in front of the prefix
+    _number("size", None),  # octets of headers + prefix + blob
+    Column("sender", Text, nullable=False),
+    Column("sender_account_id", BigInteger),
+    Column("door", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("ret", Text),
+    Column("envid", Text),
+    Column("smtputf8", Boolean, nullable=False),
+    Column("traceparent", Text, nullable=False),
+    Column("accepted", Boolean, nullable=False),  # the sender heard 250, so it must hear of the end
+    Column("notice_due", Boolean, nullable=False),  # and is to hear now that it is held
+    Column("kind", Text, nullable=False),  # virus | spam | policy: what it is held for
+    Column("reason", Text, nullable=False),  # in words
+    Column("score", Double, nullable=False),
+    Column("findings", JSONB, nullable=False),
+    Column("from_text", Text, nullable=False),  # of the header, for people
+    Column("subject", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("secret", LargeBinary, nullable=False),  # signs the links of its recipients
+    _moment("received_at"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index("quarantine_expires_at_idx", "expires_at"),
+    Index("quarantine_notice_idx", "spool_id", postgresql_where=text("notice_due")),
+    info={"distribution": "spool_id"},
+)
+
+quarantine_recipients = Table(
+    "quarantine_recipients",
+    metadata,
+    Column("spool_id", Text(collation="C"), primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("address", Text, nullable=False),
+    Column("account_id", BigInteger),
+    Column("notify", Text),
+    Column("orcpt", Text),
+    Column("forwarded_by", Text),
+    Column("state", Text, nullable=False, server_default="held"),  # held | released | deleted | expired
+    Column("told_at", DateTime(timezone=True)),  # when a digest named it
+    Column("settled_at", DateTime(timezone=True)),  # when it left the state held
+    Column("owed", Boolean, nullable=False),  # the sender must be told unless it is released
+    Index("quarantine_recipients_account_idx", "account_id", postgresql_where=text("account_id IS NOT NULL")),
+    Index("quarantine_recipients_owed_idx", "spool_id", postgresql_where=text("owed")),
+    info={"distribution": "spool_id"},
+)
+
+# ---- what went on with other domains -----------------------------------------------------------------------------
 
 # How TLS with other domains went, one row a day for each of its results: what RFC 8460 reports are made of.
 tls_results = Table(

@@ -1,3 +1,5 @@
+"""A queue with messages in it, the bus's own servers, and a world to mail to."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,9 +8,19 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from tests.unit.mxrouter.house import House
 
+from services.core.store.engine import Store
 from services.dev.dns import Zones, serve
+from tests.unit.core.conftest import bus, mortal_nats, nats_server
 from tests.unit.mxrouter.world import World
+
+__all__ = ["bus", "mortal_nats", "nats_server"]
+
+
+@pytest.fixture
+def house(store: Store) -> House:
+    return House(store)
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_11_25_tls_results"
-down_revision = "2026_11_25_signing"
+down_revision = "2026_11_25_quarantine"
 
 
 def upgrade() -> None:
