@@ -5,8 +5,8 @@ as those of POP. Header: `RFC:` what it proves; `door:` submission or mx; `tls: 
 `starttls: no` a server without a certificate; `login: yes` greeted and logged in as alice already; `size:` and
 `recipients:` limits other than the usual. In a `C:` line `\\n` and `\\r` are those characters alone, `\\` at its end
 means that no line end follows, and `<<90>>` is that many x. Events: `* tls` begins the handshake, `* gone` says that
-the server has closed, `* spool 2` that two messages have been kept so far, `* filter down` that nobody gives verdicts
-any more.
+the server has closed, `* spool 2` that two messages have been kept so far, `* waits remote.test 2` that two recipients wait to
+be relayed there, `* filter down` that nobody gives verdicts any more.
 """
 
 from __future__ import annotations
@@ -187,6 +187,7 @@ async def people(store: Store) -> None:
         await accounts.create(conn, "small@posta.test", quota_octets=1000)
         await accounts.suspend(conn, await accounts.create(conn, "away@posta.test"))
         await accounts.add_alias(conn, "team@posta.test", ["bob@posta.test", "carol@posta.test"])
+        await accounts.add_alias(conn, "moved@posta.test", ["dave@elsewhere.test"])
 
 
 @asynccontextmanager
@@ -271,6 +272,11 @@ class Play:
                 async with self.store.query("test") as conn:
                     kept = (await conn.execute(text("SELECT count(*) FROM spool"))).scalar_one()
                 assert kept == int(count), f"line {step.number}: {kept} are kept"
+            case ["waits", domain, count]:
+                async with self.store.query("test") as conn:
+                    row = text("SELECT count(*) FROM spool_recipients WHERE domain = :d AND account_id IS NULL")
+                    waiting = (await conn.execute(row, {"d": domain})).scalar_one()
+                assert waiting == int(count), f"line {step.number}: {waiting} wait for {domain}"
             case ["filter", "down"]:
                 await self.verdicts.unsubscribe()
             case _:

@@ -39,6 +39,7 @@ class Entry(NamedTuple):
     envid: str | None = None
     smtputf8: bool = False
     traceparent: str = ""
+    requiretls: bool = False  # RFC 8689 3: only over authenticated TLS, or back
 
 
 class Due(NamedTuple):
@@ -70,13 +71,13 @@ class Due(NamedTuple):
 _INSERT = """
 WITH entries AS (
   INSERT INTO spool (spool_id, blob_id, prefix, size, sender, sender_account_id, door, client, junk, ret, envid,
-    smtputf8, traceparent)
+    smtputf8, traceparent, requiretls)
   SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],
-    $8::text[], $9::boolean[], $10::text[], $11::text[], $12::boolean[], $13::text[])
+    $8::text[], $9::boolean[], $10::text[], $11::text[], $12::boolean[], $13::text[], $14::boolean[])
 )
 INSERT INTO spool_recipients (due_at, spool_id, n, address, account_id, notify, orcpt)
-SELECT now() + make_interval(secs => $14), r.*
-FROM unnest($15::text[], $16::integer[], $17::text[], $18::bigint[], $19::text[], $20::text[]) AS r
+SELECT now() + make_interval(secs => $15), r.*
+FROM unnest($16::text[], $17::integer[], $18::text[], $19::bigint[], $20::text[], $21::text[]) AS r
 """
 
 _DUE_LOCAL = """
@@ -123,13 +124,13 @@ WHERE spool_id = :spool_id AND n = ANY(CAST(:ns AS integer[]))
 # SKIP LOCKED and the new due_at let every pod sweep without asking the others.
 _SWEEP = text("""
 WITH due AS (
-  SELECT spool_id, n FROM spool_recipients WHERE due_at < now() ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+  SELECT spool_id, n FROM spool_recipients WHERE due_at < now() AND account_id IS NOT NULL
+  ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ), touched AS (
   UPDATE spool_recipients r SET due_at = now() + make_interval(secs => :wait_s) FROM due
-  WHERE r.spool_id = due.spool_id AND r.n = due.n RETURNING r.spool_id, r.account_id
+  WHERE r.spool_id = due.spool_id AND r.n = due.n RETURNING r.spool_id
 )
-SELECT spool_id, bool_or(account_id IS NOT NULL) AS local, bool_or(account_id IS NULL) AS remote
-FROM touched GROUP BY spool_id ORDER BY spool_id
+SELECT DISTINCT spool_id FROM touched ORDER BY spool_id
 """)
 
 # Two recipients of one entry finished by two workers at once each see the other's row and leave the entry behind.
@@ -149,10 +150,11 @@ DELETE FROM deliveries d WHERE d.at < now() - interval '7 days'
 async def insert(store: Store, entries: Sequence[Entry], due_in_s: float) -> None:
     """Commit the entries, all or none, synchronously; the sweeper looks at them after `due_in_s`."""
     async with store.driver("spool.insert") as conn:
-        await _insert(conn, entries, due_in_s)
+        await insert_within(conn, entries, due_in_s)
 
 
-async def _insert(conn: Driver, entries: Sequence[Entry], due_in_s: float) -> None:
+async def insert_within(conn: Driver, entries: Sequence[Entry], due_in_s: float) -> None:
+    """The same within the caller's transaction."""
     rows = [e[:9] + e[10:] for e in entries]
     recipients = [
         (e.spool_id, n, r.address, r.account_id, r.notify, r.orcpt) for e in entries for n, r in enumerate(e.recipients)
@@ -167,10 +169,19 @@ async def due_local(store: Store, spool_ids: Sequence[SpoolId]) -> list[Due]:
         return [Due(*row) for row in await conn.fetch(_DUE_LOCAL, spool_ids)]
 
 
-async def finish(store: Store, done: Sequence[tuple[SpoolId, int]]) -> None:
-    """Forget recipients that are served, and entries that have none left."""
+async def finish(store: Store, done: Sequence[tuple[SpoolId, int]], *, lazily: bool = True) -> None:
+    """Forget recipients that are served, and entries that have none left.
+
+    `lazily`: a crash may bring them back, which harms nobody who marks in `deliveries` what is done.
+    """
     async with store.driver("spool.finish") as conn:
-        await conn.execute(_FINISH_LAZILY, [spool_id for spool_id, _ in done], [n for _, n in done])
+        await finish_within(conn, done, lazily=lazily)
+
+
+async def finish_within(conn: Driver, done: Sequence[tuple[SpoolId, int]], *, lazily: bool = False) -> int:
+    """The same within the caller's transaction; how many were there."""
+    statement = _FINISH_LAZILY if lazily else _FINISH
+    return len(await conn.fetch(statement, [spool_id for spool_id, _ in done], [n for _, n in done]))
 
 
 class _Overtaken(Exception):
@@ -189,9 +200,9 @@ async def finish_with_notice(
         async with store.driver("spool.finish_with_notice") as conn, conn.transaction():
             if failed and len(await conn.fetch(_CLAIM, [due.account_id for due in told], spool_ids, ns)) < len(told):
                 raise _Overtaken
-            if len(await conn.fetch(_FINISH, spool_ids, ns)) < len(told):
+            if await finish_within(conn, [(due.spool_id, due.n) for due in told]) < len(told):
                 raise _Overtaken
-            await _insert(conn, [notice], due_in_s)
+            await insert_within(conn, [notice], due_in_s)
     except _Overtaken:
         return False
     return True
@@ -202,17 +213,9 @@ async def postpone(conn: AsyncConnection, spool_id: SpoolId, ns: Sequence[int], 
     await conn.execute(_POSTPONE, {"spool_id": spool_id, "ns": list(ns), "wait_s": wait_s, "reason": reason})
 
 
-class Swept(NamedTuple):
-    """An entry whose tickets are to be published (again)."""
-
-    spool_id: SpoolId
-    local: bool
-    remote: bool
-
-
-async def sweep(conn: AsyncConnection, *, wait_s: float, limit: int = 1000) -> list[Swept]:
-    """Entries that are due and that no ticket seems to serve; each is due again after `wait_s`."""
-    return [Swept(*row) for row in await conn.execute(_SWEEP, {"wait_s": wait_s, "limit": limit})]
+async def sweep(conn: AsyncConnection, *, wait_s: float, limit: int = 1000) -> list[SpoolId]:
+    """Entries with mailboxes that are due and that no ticket seems to serve; each is due again after `wait_s`."""
+    return list((await conn.execute(_SWEEP, {"wait_s": wait_s, "limit": limit})).scalars())
 
 
 async def tidy(conn: AsyncConnection) -> None:
