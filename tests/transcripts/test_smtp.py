@@ -5,8 +5,8 @@ as those of POP. Header: `RFC:` what it proves; `door:` submission or mx; `tls: 
 `starttls: no` a server without a certificate; `login: yes` greeted and logged in as alice already; `size:` and
 `recipients:` limits other than the usual. In a `C:` line `\\n` and `\\r` are those characters alone, `\\` at its end
 means that no line end follows, and `<<90>>` is that many x. Events: `* tls` begins the handshake, `* gone` says that
-the server has closed, `* spool 2` that two messages have been kept so far, `* waits remote.test 2` that two recipients are to be
-relayed there, `* filter down` that nobody gives verdicts any more.
+the server has closed, `* spool 2` that two messages have been kept so far, `* waits remote.test 2` that two recipients
+wait for that domain, `* filter down` that nobody gives verdicts any more.
 """
 
 from __future__ import annotations

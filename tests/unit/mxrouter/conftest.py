@@ -2,15 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from inspect import isawaitable
+from time import monotonic
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from services.core.bus import Bus
+from services.core.directory import Directory
 from services.core.ids import SpoolId, new_spool_id
-from services.core.store import blobs, spool
+from services.core.notices import Notices
+from services.core.settings import Relay as Settings
+from services.core.spool import Spool
+from services.core.store import accounts, blobs, spool
 from services.core.store.engine import Store
+from services.core.telemetry import Metrics, logger
+from services.mxrouter.attempt import Attempts
+from services.mxrouter.carriage import Fate, Letter, Outcome, Route
+from services.mxrouter.destinations import Destinations
+from services.mxrouter.leases import Leases
+from services.mxrouter.relay import Relay
+from services.mxrouter.schedule import Patience
+from services.mxrouter.settler import Settler
+from tests.unit.core.conftest import NatsServer, bus, nats_server
+
+__all__ = ["NatsServer", "bus", "nats_server"]
+
+SENT = Outcome(Fate.SENT, 250, "2.0.0", "Queued", "mx.far.test", relayed_dsn=True)
+LATER = Outcome(Fate.LATER, 450, "4.2.0", "Greylisted", "mx.far.test")
+FAILED = Outcome(Fate.FAILED, 550, "5.1.1", "No such user", "mx.far.test")
+DEAD = Outcome(Fate.LATER, 451, "4.4.1", "No answer from anybody", unreachable=True)
+
+
+async def until(holds: Callable[[], Any | Awaitable[Any]]) -> Any:
+    """The first true value of `holds()`; the test's own timeout bounds it."""
+    while True:
+        found = holds()
+        if value := await found if isawaitable(found) else found:
+            return value
+        await asyncio.sleep(0.01)
+
+
+class Script:
+    """A carrier that says what the test wants: by address, else by domain, else that all is well."""
+
+    def __init__(self) -> None:
+        self.says: dict[str, Outcome] = {}
+        self.hangs: dict[str, asyncio.Event] = {}
+        self.carried: list[tuple[Route, Letter]] = []
+        self.at_once: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+
+    async def carry(self, route: Route, letter: Letter) -> list[Outcome]:
+        self.carried.append((route, letter))
+        domain = route.domain
+        self.at_once[domain] += 1
+        self.most[domain] = max(self.most[domain], self.at_once[domain])
+        try:
+            if domain in self.hangs:
+                await self.hangs[domain].wait()
+        finally:
+            self.at_once[domain] -= 1
+        return [self.says.get(a.address, self.says.get(domain, SENT)) for a in letter.addressees]
+
+    def to(self, domain: str) -> list[list[str]]:
+        """Who was carried to, letter by letter."""
+        return [[a.address for a in letter.addressees] for route, letter in self.carried if route.domain == domain]
 
 
 class House:
@@ -62,7 +125,51 @@ class House:
             s=hours * 3600,
         )
 
+    async def notices(self) -> list[str]:
+        """The DSNs in the spool, as text."""
+        rows = await self.rows(
+            "SELECT b.content FROM spool s JOIN blobs b USING (blob_id) WHERE s.sender = '' AND s.door = 'posta'"
+            " ORDER BY s.spool_id"
+        )
+        return [bytes(row[0]).decode() for row in rows]
+
+    async def alice(self) -> None:
+        """Somebody who writes, and can be told."""
+        async with self.store.begin("test") as conn:
+            await accounts.create_domain(conn, "posta.test")
+            await accounts.create(conn, "alice@posta.test")
+
 
 @pytest.fixture
 def house(store: Store) -> House:
     return House(store)
+
+
+@asynccontextmanager
+async def relaying(
+    house: House, bus: Bus, carrier: Script, *, pod: str = "pod", lease_s: float = 60, **settings: Any
+) -> AsyncIterator[Relay]:
+    """A relay as a pod has it, which looks at the queue all the time."""
+    store, log, metrics = house.store, logger("test"), Metrics("test")
+    wanted = Settings(poll_s=0.05, **settings)
+    directory = Directory(store, bus)
+    await directory.start()
+    destinations = Destinations(
+        monotonic, lambda limit: limit, connections=wanted.connections, per_minute=wanted.per_minute
+    )
+    settler = Settler(
+        store, bus, Notices(Spool(store, bus, log), directory, "mx.posta.test"), log, metrics,
+        pod=pod, host="mx.posta.test", patience=Patience(timedelta(hours=4), timedelta(days=5)), chance=lambda: 0.0,
+    )  # fmt: skip
+    attempts = Attempts(store, bus, carrier, settler, destinations, log, pod=pod, chance=lambda: 0.0)
+    leases = Leases(store, pod, lease_s, log)
+    relay = Relay(store, bus, leases, attempts, destinations, wanted, log, metrics, pod=pod)
+    await relay.start()
+    tasks = [asyncio.create_task(relay.run_forever()), asyncio.create_task(leases.renew_forever())]
+    try:
+        yield relay
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await relay.close()
