@@ -13,6 +13,8 @@ from services.dev import up as starting
 from services.dev.home import Home, find
 from services.dev.plan import Plan, base_of
 from services.dev.provision_verbs import account, alias, domain, quota
+from services.dev.queue_verbs import queue
+from services.dev.route_verbs import route
 from services.dev.status import show, status
 from services.dev.trouble import Trouble
 
@@ -23,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (domain, account, alias, quota):
+for group in (domain, account, alias, quota, queue, route):
     app.add_typer(group)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]

@@ -244,6 +244,8 @@ class Relay:
             self._destinations.fell(hint.destination, hint.failures, hint.wait_ms / 1000, outcome)
         else:
             self._destinations.forgive(hint.destination)
+            if hint.destination:  # who means a domain means what stands in its way
+                self._destinations.forgive(destination(pick(self._rules, "", hint.destination)))
             self._wake.set()
 
     def _rules_changed(self, _hint: DirectoryChanged) -> None:

@@ -10,7 +10,9 @@ from sqlalchemy import text
 
 from services.contracts.v1.mail_pb2 import RelayDestination, Ticket
 from services.core.bus import Bus, work_remote
+from services.core.outbound import Outbound
 from services.core.store import routes
+from services.core.store.queued import Selection
 from services.core.store.spool import Recipient
 from services.core.subjects import relay_destination, trace
 from services.mxrouter.carriage import Letter, Outcome, Route
@@ -299,6 +301,36 @@ async def test_what_an_operator_has_doomed_is_bounced_without_an_attempt(
     assert carrier.to("far.test") == [["c@far.test"]]
     assert "Final-Recipient: rfc822; b@far.test\r\nAction: failed" in notice
     assert "Not wanted here" in notice
+
+
+async def test_what_is_held_goes_when_it_is_released(house: House, bus: Bus, carrier: Script) -> None:
+    outbound = Outbound(house.store, bus, service="test")
+    await house.accept("b@far.test")
+    await outbound.hold(Selection())
+    async with relaying(house, bus, carrier):
+        await house.accept("c@far.test")
+        await until(lambda: _only_left(house, "b@far.test"))
+        assert carrier.to("far.test") == [["c@far.test"]]
+        await outbound.release(Selection())
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    assert carrier.to("far.test") == [["c@far.test"], ["b@far.test"]]
+
+
+async def _only_left(house: House, address: str) -> bool:
+    return await house.recipients() == [address]
+
+
+async def test_a_retry_by_an_operator_tries_the_dead_again(house: House, bus: Bus, carrier: Script) -> None:
+    outbound = Outbound(house.store, bus, service="test")
+    carrier.says = {"dead.test": DEAD}
+    await house.accept("b@dead.test")
+    async with relaying(house, bus, carrier) as relay:
+        await until(lambda: _all_put_off(house, 1))
+        assert relay._destinations.down("dead.test")
+        del carrier.says["dead.test"]
+        await outbound.retry(Selection(domain="dead.test"))
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    assert len(carrier.carried) == 2
 
 
 async def test_a_hundred_recipients_at_a_time(house: House, bus: Bus, carrier: Script) -> None:
