@@ -133,6 +133,16 @@ class Relay(_Group):
     give_up_after_s: Seconds = 5 * 86_400
 
 
+class Dkim(_Group):
+    key_secret: SecretStr | None = None
+    """Encrypts private keys in the store; without it they are kept as they are. Services and `posta` need the same."""
+
+
+class Srs(_Group):
+    secret: SecretStr | None = None
+    """Proves that a bounce answers a forward of ours; without it the store makes one for all processes."""
+
+
 class Scan(_Group):
     deadline_s: Seconds = 30
 
@@ -206,6 +216,8 @@ class Settings(_Group):
     submission: Submission = Submission()
     mxrouter: Mxrouter = Mxrouter()
     relay: Relay = Relay()
+    dkim: Dkim = Dkim()
+    srs: Srs = Srs()
     scan: Scan = Scan()
     filter: Filter = Filter()
     delivery: Delivery = Delivery()

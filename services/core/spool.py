@@ -14,7 +14,7 @@ from services.core.bus import Bus, work_local, work_remote
 from services.core.directory import Local, Remote
 from services.core.group import Group
 from services.core.ids import BlobId, SpoolId
-from services.core.store import blobs, spool
+from services.core.store import blobs, retention, spool
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.telemetry import Logger
 
@@ -22,13 +22,18 @@ TICKET_LOST_S = 20.0  # a recipient not served by then has its ticket published 
 _TIDY_EVERY_S = 600.0
 
 
-def routed(target: Local | Remote, notify: str | None = None, orcpt: str | None = None) -> spool.Recipient:
-    """One place that the directory named, as the spool keeps it."""
+def routed(
+    target: Local | Remote, notify: str | None = None, orcpt: str | None = None, forwarded_by: str | None = None
+) -> spool.Recipient:
+    """One place that the directory named, as the spool keeps it.
+
+    `forwarded_by`: the domain of ours whose address led there, where the sender named another than the target.
+    """
     match target:
         case Local(account_id=account_id, address=address):
             return spool.Recipient(address, account_id, notify, orcpt)
         case Remote(address=remote):
-            return spool.Recipient(str(remote), None, notify, orcpt)
+            return spool.Recipient(str(remote), None, notify, orcpt, forwarded_by)
 
 
 class Spool:
@@ -79,6 +84,7 @@ class Spool:
                 if since_tidy >= _TIDY_EVERY_S:
                     async with self._store.begin("spool.tidy") as conn:
                         await spool.tidy(conn)
+                    await retention.forget(self._store)
                     await blobs.sweep(self._store)
                     since_tidy = 0.0
             except StoreUnavailable as error:

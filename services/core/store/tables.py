@@ -107,6 +107,29 @@ credentials = Table(
     info=_reference,
 )
 
+dkim_keys = Table(
+    "dkim_keys",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("selector", Text, primary_key=True),
+    Column("algorithm", Text, nullable=False),  # rsa | ed25519
+    Column("public_key", Text, nullable=False),  # the p= tag of its DNS record
+    Column("private_key", Text, nullable=False),  # PKCS #8 as PEM, encrypted where dkim.key_secret is set
+    Column("state", Text, nullable=False),  # published | active | retired
+    _moment("created_at"),
+    _moment("state_since"),
+    info=_reference,
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    _moment("created_at"),
+    info=_reference,
+)
+
 # UNLOGGED: a crash forgives failed logins, and counting them must not cost a disk flush.
 login_failures = Table(
     "login_failures",
@@ -129,6 +152,7 @@ account_seq = Table(
     *(_number(f"cn_{name}") for name in ("email", "mailbox", "thread", "event", "contact", "other")),
     _number("used_octets"),
     _number("used_items"),
+    _number("forgotten_cn"),  # tombstones up to here may be gone: see `retention`
     postgresql_with={"fillfactor": "50"},  # room for HOT updates: this row changes with every write
     info=_by_account,
 )
@@ -240,6 +264,7 @@ tombstones = Table(
     Column("last_ref", Boolean, nullable=False),  # no other placement of the object was left: JMAP "destroyed"
     _moment("at"),
     Index("tombstones_fid_idx", "account_id", "fid", "cn"),
+    Index("tombstones_at_idx", "at", postgresql_using="brin"),  # rows come in order of time
     info=_by_account,
 )
 
@@ -302,6 +327,7 @@ spool_recipients = Table(
     _moment("due_at"),  # when somebody looks at it, unless it is done by then
     Column("last_reply", Text),
     Column("last_host", Text),
+    Column("forwarded_by", Text),  # the domain of ours whose alias led elsewhere; NULL: the sender named the address
     # The rest is about recipients of other domains only.
     Column("domain", Text, Computed("CASE WHEN account_id IS NULL THEN split_part(address, '@', -1) END", True)),
     Column("held", Boolean, nullable=False, server_default=text("false")),  # an operator said: not before I say so
