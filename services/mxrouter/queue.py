@@ -18,7 +18,7 @@ from enum import Enum
 from itertools import groupby
 from typing import NamedTuple
 
-from services.core.ids import BlobId, SpoolId
+from services.core.ids import AccountId, BlobId, SpoolId
 from services.core.store.engine import Store
 from services.core.store.spool import Entry, finish_within, insert_within
 
@@ -40,6 +40,7 @@ class Waiting(NamedTuple):
     attempts: int  # the lease's number, this attempt included
     notice_at: datetime
     doomed: str | None
+    forwarded_by: str | None = None
 
 
 class Claim(NamedTuple):
@@ -50,6 +51,8 @@ class Claim(NamedTuple):
     blob_id: BlobId
     prefix: bytes
     sender: str
+    sender_account_id: AccountId | None
+    door: str
     ret: str | None
     envid: str | None
     smtputf8: bool
@@ -109,14 +112,15 @@ WITH heads AS (
   UPDATE spool_recipients r
   SET attempts = r.attempts + 1, leased_by = $3, due_at = now() + make_interval(secs => $4)
   FROM free WHERE r.spool_id = free.spool_id AND r.n = free.n
-  RETURNING r.spool_id, r.n, r.address, r.notify, r.orcpt, r.attempts, r.notice_at, r.doomed
+  RETURNING r.spool_id, r.n, r.address, r.notify, r.orcpt, r.attempts, r.notice_at, r.doomed, r.forwarded_by
 )
-SELECT s.spool_id, $1, s.blob_id, s.prefix, s.sender, s.ret, s.envid, s.smtputf8, s.requiretls, s.received_at,
-  s.traceparent, t.n, t.address, t.notify, t.orcpt, t.attempts, t.notice_at, t.doomed
+SELECT s.spool_id, $1, s.blob_id, s.prefix, s.sender, s.sender_account_id, s.door, s.ret, s.envid, s.smtputf8,
+  s.requiretls, s.received_at, s.traceparent,
+  t.n, t.address, t.notify, t.orcpt, t.attempts, t.notice_at, t.doomed, t.forwarded_by
 FROM taken t JOIN spool s USING (spool_id) ORDER BY s.spool_id, t.n
 """
 _CLAIM_OF = {kind: _CLAIM.format(due_r=due.format("r"), due_e=due.format("e")) for kind, due in _KINDS.items()}
-_OF_LETTER = 11
+_OF_LETTER = 13
 
 _RENEW = """
 UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $5)

@@ -18,7 +18,9 @@ from services.core.store.engine import Store
 from services.mxrouter.attempt import Attempts
 from services.mxrouter.carriage import Carrier
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.keyring import Keyring
 from services.mxrouter.leases import Leases
+from services.mxrouter.outgoing import Finisher
 from services.mxrouter.peers import Peers
 from services.mxrouter.relay import Relay
 from services.mxrouter.schedule import Patience
@@ -51,7 +53,10 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
         patience=Patience(timedelta(seconds=settings.warn_after_s), timedelta(seconds=settings.give_up_after_s)),
         chance=random,
     )
-    attempts = Attempts(store, bus, carrier, settler, destinations, service.log, pod=pod, chance=random)
+    keyring = Keyring(store, bus, service.settings.dkim.key_secret, service.settings.srs.secret)
+    await keyring.start()
+    finisher = Finisher(keyring, directory, service.settings.hostname)
+    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, service.log, pod=pod, chance=random)
     leases = Leases(store, pod, settings.lease_s, service.log)
     relay = Relay(store, bus, leases, attempts, destinations, settings, service.log, service.metrics, pod=pod)
     await relay.start()

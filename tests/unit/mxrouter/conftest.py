@@ -26,7 +26,9 @@ from services.core.telemetry import Metrics, logger
 from services.mxrouter.attempt import Attempts
 from services.mxrouter.carriage import Fate, Letter, Outcome, Route
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.keyring import Keyring
 from services.mxrouter.leases import Leases
+from services.mxrouter.outgoing import Finisher
 from services.mxrouter.relay import Relay
 from services.mxrouter.schedule import Patience
 from services.mxrouter.settler import Settler
@@ -87,7 +89,7 @@ class House:
     ) -> SpoolId:
         """One message as a door accepts it, for recipients of other domains."""
         spool_id = new_spool_id()
-        octets = f"Subject: {spool_id}\r\nX-Long: {'x' * 200}\r\n\r\nhello\r\n".encode()
+        octets = f"Subject: {spool_id}\r\nFrom: {sender}\r\nX-Long: {'x' * 200}\r\n\r\nhello\r\n".encode()
         [blob] = await blobs.stage(self.store, [octets])
         prefix = b"Received: from somewhere\r\n"
         entry = spool.Entry(
@@ -161,7 +163,10 @@ async def relaying(
         store, bus, Notices(Spool(store, bus, log), directory, "mx.posta.test"), log, metrics,
         pod=pod, host="mx.posta.test", patience=Patience(timedelta(hours=4), timedelta(days=5)), chance=lambda: 0.0,
     )  # fmt: skip
-    attempts = Attempts(store, bus, carrier, settler, destinations, log, pod=pod, chance=lambda: 0.0)
+    keyring = Keyring(store, bus, None, None)
+    await keyring.start()
+    finisher = Finisher(keyring, directory, "mx.posta.test")
+    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, log, pod=pod, chance=lambda: 0.0)
     leases = Leases(store, pod, lease_s, log)
     relay = Relay(store, bus, leases, attempts, destinations, wanted, log, metrics, pod=pod)
     await relay.start()

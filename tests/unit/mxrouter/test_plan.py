@@ -21,7 +21,20 @@ FAILED = Outcome(Fate.FAILED, 550, "5.1.1", "No such user", "mx.far.test")
 def decide(*outcomes: Outcome, after_h: float = 0, notify: str | None = None, sender: str = "alice@posta.test") -> Plan:
     waiting = tuple(Waiting(n, f"r{n}@far.test", notify, f"rfc822;o{n}", 1, THEN, None) for n in range(len(outcomes)))
     claim = Claim(
-        SpoolId("s"), "far.test", BlobId(b""), b"", sender, None, None, False, False, THEN, "", recipients=waiting
+        SpoolId("s"),
+        "far.test",
+        BlobId(b""),
+        b"",
+        sender,
+        None,
+        "mxrouter",
+        None,
+        None,
+        False,
+        False,
+        THEN,
+        "",
+        waiting,
     )
     return plan(claim, outcomes, THEN + timedelta(hours=after_h), PATIENCE, 0)
 

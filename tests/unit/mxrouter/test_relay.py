@@ -10,8 +10,10 @@ from sqlalchemy import text
 
 from services.contracts.v1.mail_pb2 import RelayDestination, Ticket
 from services.core.bus import Bus, work_remote
+from services.core.dkim.rotation import Rotation
+from services.core.dns import Dns
 from services.core.outbound import Outbound
-from services.core.store import routes
+from services.core.store import accounts, routes
 from services.core.store.queued import Selection
 from services.core.store.spool import Recipient
 from services.core.subjects import relay_destination, trace
@@ -288,6 +290,27 @@ async def test_an_operators_rules_decide_the_way(house: House, bus: Bus, carrier
     found = ways["b@far.test"]
     assert found is not None
     assert (found.host, found.port, found.username, found.password) == ("relay.test", 587, "us", "pw")
+
+
+async def test_what_leaves_is_signed_or_sent_in_the_name_of_who_forwards(
+    house: House, bus: Bus, carrier: Script
+) -> None:
+    await house.alice()
+    async with house.store.begin("test") as conn:
+        alice = (await accounts.get(conn, "alice@posta.test")).account_id
+    rotation = Rotation(house.store, Dns, None)
+    await rotation.rotate("posta.test")
+    await rotation.activate("posta.test", force=True)
+    await house.accept("b@far.test", sender_account_id=alice)
+    forwarded = Recipient("d@far.test", None, None, None, "posta.test")
+    await house.accept("c@far.test", forwarded, sender="bob@example.org")
+    async with relaying(house, bus, carrier):
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    letters = {letter.addressees[0].address: letter for _, letter in carrier.carried}
+    assert letters["b@far.test"].octets.startswith(b"DKIM-Signature: ")
+    assert letters["c@far.test"].sender == "bob@example.org"
+    assert letters["d@far.test"].sender.lower().startswith("srs0=")
+    assert b"DKIM-Signature" not in letters["c@far.test"].octets + letters["d@far.test"].octets
 
 
 async def test_what_an_operator_has_doomed_is_bounced_without_an_attempt(
