@@ -429,7 +429,9 @@ class TraceEvent(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
-    """received, scanned, accepted, refused, delivered, relayed, deferred, bounced"""
+    """received, scanned, accepted, refused, delivered, relayed, deferred (tried, to be tried again), bounced (given up,
+    the sender told), failed (given up, nobody told); by operators: retried, held, released, dropped, given up
+    """
     service: _builtins.str
     host: _builtins.str
     at_us: _builtins.int
