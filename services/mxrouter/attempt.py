@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import groupby
 
 from services.contracts.v1.mail_pb2 import RelayDestination
@@ -21,8 +21,6 @@ from services.mxrouter.routes import Rules, destination, pick
 from services.mxrouter.schedule import probe_wait_s
 from services.mxrouter.settler import Settler
 
-# RFC 5321 4.5.3.1.8: a server takes at least a hundred.
-RECIPIENTS_AT_ONCE = 100
 # Beyond every timeout of RFC 5321 4.5.3.2 together: a carrier that has not come back by then is lost.
 _LOST_S = 3600.0
 
@@ -107,18 +105,18 @@ class Attempts:
         for forwarded_by, several in groupby(tried, key=lambda one: one.forwarded_by):
             parcel = Parcel(claim.sender, claim.sender_account_id, claim.door, forwarded_by)
             finished = await self._finisher.finish(parcel, octets)
-            for part in _parts(list(several)):
-                letter = Letter(
-                    spool_id=claim.spool_id,
-                    sender=finished.sender,
-                    addressees=tuple(Addressee(one.address, one.notify, one.orcpt) for one in part),
-                    octets=finished.octets,
-                    smtputf8=claim.smtputf8,
-                    ret=claim.ret,
-                    envid=claim.envid,
-                    requiretls=claim.requiretls,
-                )
-                letters.append((part, letter))
+            part = list(several)
+            letter = Letter(
+                spool_id=claim.spool_id,
+                sender=finished.sender,
+                addressees=tuple(Addressee(one.address, one.notify, one.orcpt) for one in part),
+                octets=finished.octets,
+                smtputf8=claim.smtputf8,
+                ret=claim.ret,
+                envid=claim.envid,
+                requiretls=claim.requiretls,
+            )
+            letters.append((part, letter))
         return letters
 
     async def _carry(self, letter: Letter, route: Route) -> list[Outcome]:
@@ -165,8 +163,3 @@ class Attempts:
 
 def _doom(one: Waiting) -> Outcome | None:
     return None if one.doomed is None else _DOOMED._replace(text=one.doomed or _DOOMED.text)
-
-
-def _parts(recipients: list[Waiting]) -> Iterator[list[Waiting]]:
-    for start in range(0, len(recipients), RECIPIENTS_AT_ONCE):
-        yield recipients[start : start + RECIPIENTS_AT_ONCE]

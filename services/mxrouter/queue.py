@@ -3,7 +3,7 @@
 Invariants
 - `attempts` counts leases too: who comes back with an older number has been overtaken and settles nothing but success.
 - A lease is `due_at` in the future with `leased_by`: what a killed pod had in hand becomes due by itself.
-- A letter's recipients of one domain are leased together: whoever holds the first of them takes all.
+- A letter's recipients of one domain are leased together, a hundred at a time: whoever holds the first of them has all.
 - No statement here waits for a row while it holds another one, except a settlement for its own rows.
 
 A recipient is *fresh* until its first attempt, then in *retry*. Each kind has partial indexes of its own, so any number
@@ -108,10 +108,12 @@ WITH heads AS (
 ), free AS (
   SELECT r.spool_id, r.n FROM spool_recipients r JOIN heads USING (spool_id)
   WHERE r.domain = $1 AND {due_r} FOR UPDATE OF r SKIP LOCKED
+), numbered AS (
+  SELECT spool_id, n, row_number() OVER (PARTITION BY spool_id ORDER BY n) AS place FROM free
 ), taken AS (
   UPDATE spool_recipients r
   SET attempts = r.attempts + 1, leased_by = $3, due_at = now() + make_interval(secs => $4)
-  FROM free WHERE r.spool_id = free.spool_id AND r.n = free.n
+  FROM numbered WHERE r.spool_id = numbered.spool_id AND r.n = numbered.n AND place <= $5
   RETURNING r.spool_id, r.n, r.address, r.notify, r.orcpt, r.attempts, r.notice_at, r.doomed, r.forwarded_by
 )
 SELECT s.spool_id, $1, s.blob_id, s.prefix, s.sender, s.sender_account_id, s.door, s.ret, s.envid, s.smtputf8,
@@ -121,6 +123,9 @@ FROM taken t JOIN spool s USING (spool_id) ORDER BY s.spool_id, t.n
 """
 _CLAIM_OF = {kind: _CLAIM.format(due_r=due.format("r"), due_e=due.format("e")) for kind, due in _KINDS.items()}
 _OF_LETTER = 13
+# RFC 5321 4.5.3.1.8: a server takes at least a hundred. The others of the letter follow when these are settled, so what
+# a killed pod leaves behind is no more than that.
+_RECIPIENTS_AT_ONCE = 100
 
 _RENEW = """
 UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $5)
@@ -194,7 +199,7 @@ async def due(
 async def claim(store: Store, pod: str, domain: str, kind: Kind, letters: int, lease_s: float) -> list[Claim]:
     """Lease up to so many letters for that domain to `pod`; what others have in hand is passed over."""
     async with store.driver("relay.claim") as conn:
-        rows = await conn.fetch(_CLAIM_OF[kind], domain, letters, pod, lease_s)
+        rows = await conn.fetch(_CLAIM_OF[kind], domain, letters, pod, lease_s, _RECIPIENTS_AT_ONCE)
     return [
         Claim._make((*letter, tuple(Waiting._make(row[_OF_LETTER:]) for row in several)))
         for letter, several in groupby(map(tuple, rows), key=lambda row: row[:_OF_LETTER])

@@ -14,7 +14,7 @@ from services.core.store.spool import Recipient
 from services.core.subjects import relay_destination, trace
 from services.mxrouter import queue
 from services.mxrouter.queue import Kind
-from tests.unit.mxrouter.conftest import House, until
+from tests.unit.mxrouter.house import House, until
 
 
 @pytest.fixture

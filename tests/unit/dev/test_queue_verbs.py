@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.core.store.engine import Store
-from tests.unit.mxrouter.conftest import House
+from tests.unit.mxrouter.house import House
 
 REPO = Path(__file__).parents[3]
 Posta = Callable[..., subprocess.CompletedProcess[str]]

@@ -8,7 +8,7 @@ from services.core.bus import Bus
 from services.mxrouter.carriage import Fate, Outcome
 from services.mxrouter.destinations import Destinations, Down
 from services.mxrouter.peers import Peers
-from tests.unit.mxrouter.conftest import until
+from tests.unit.mxrouter.house import until
 
 DEAD = Outcome(Fate.LATER, 451, "4.4.1", "No answer", unreachable=True)
 

@@ -12,7 +12,7 @@ from services.core.ids import BlobId, SpoolId
 from services.core.store.spool import Entry, Recipient
 from services.mxrouter import queue
 from services.mxrouter.queue import Claim, Kind, Postponed
-from tests.unit.mxrouter.conftest import House
+from tests.unit.mxrouter.house import House
 
 LEASE_S = 60.0
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -232,8 +232,8 @@ async def test_a_hundred_thousand_rows_are_never_read_through(house: House) -> N
     asked: list[tuple[str, tuple[object, ...]]] = [
         (queue._DUE_OF[Kind.RETRY], ([], None, 10)),
         (queue._DUE_OF[Kind.FRESH], ([], None, 10)),
-        (queue._CLAIM_OF[Kind.FRESH], ("alive.test", 4, "a", 60.0)),
-        (queue._CLAIM_OF[Kind.RETRY], ("dead7.test", 4, "a", 60.0)),
+        (queue._CLAIM_OF[Kind.FRESH], ("alive.test", 4, "a", 60.0, 100)),
+        (queue._CLAIM_OF[Kind.RETRY], ("dead7.test", 4, "a", 60.0, 100)),
         (queue._PUT_OFF_OF[Kind.RETRY], ("dead7.test", 60.0, 60.0, "", "", 100)),
     ]
     async with house.store.driver("test") as conn:

@@ -19,7 +19,7 @@ from services.core.store.spool import Recipient
 from services.core.subjects import relay_destination, trace
 from services.mxrouter.carriage import Letter, Outcome, Route
 from tests.unit.core.conftest import NatsServer, up
-from tests.unit.mxrouter.conftest import DEAD, FAILED, LATER, SENT, House, Script, relaying, until
+from tests.unit.mxrouter.house import DEAD, FAILED, LATER, SENT, House, Script, relaying, until
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ async def _told(bus: Bus, spool_id: str, count: int) -> bool:
 
 async def test_a_ticket_begins_a_visit_at_once(house: House, bus: Bus, carrier: Script) -> None:
     async with relaying(house, bus, carrier) as relay:
-        pulled = await bus.consume_work(work_remote(), "relay-test", Ticket, 8, relay.serve)
+        pulled = await bus.consume_work(work_remote(), "relay", Ticket, 8, relay.serve)
         spool_id = await house.accept("b@far.test")
         await bus.publish_work(work_remote(), Ticket(envelope={"spool_id": spool_id}), spool_id)
         await until(lambda: carrier.carried)
@@ -360,7 +360,7 @@ async def test_a_hundred_recipients_at_a_time(house: House, bus: Bus, carrier: S
     await house.accept(*(f"x{number:03}@far.test" for number in range(250)))
     async with relaying(house, bus, carrier):
         await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
-    assert [len(part) for part in carrier.to("far.test")] == [100, 100, 50]
+    assert sorted(len(part) for part in carrier.to("far.test")) == [50, 100, 100]
 
 
 class Broken(Script):

@@ -11,7 +11,7 @@ from services.core.service import Service
 from services.core.settings import Relay, Settings
 from services.core.telemetry import logger
 from services.mxrouter.wayout import open_relay
-from tests.unit.mxrouter.conftest import House, Script, until
+from tests.unit.mxrouter.house import House, Script, until
 
 
 async def opened(house: House, bus: Bus, carrier: Script, relay: Relay) -> Service:

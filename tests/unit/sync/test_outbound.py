@@ -7,7 +7,7 @@ import pytest
 
 from services.core.bus import Bus
 from services.core.store.engine import Store
-from tests.unit.mxrouter.conftest import House
+from tests.unit.mxrouter.house import House
 from tests.unit.sync.conftest import client_of, make
 from tests.unit.sync.test_admin import API, problem
 
