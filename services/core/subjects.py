@@ -31,6 +31,11 @@ def relay_destination() -> str:
     return ROOT + "relay.destination"
 
 
+def work_learn() -> str:
+    """Whoever judges mail to the engines that learn: Lesson."""
+    return ROOT + "work.learn"
+
+
 def changed(account_id: AccountId) -> str:
     """Any writer to readers of one account, a hint: Changed."""
     return f"{ROOT}changed.{account_id}"

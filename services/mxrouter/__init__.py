@@ -1,6 +1,6 @@
-"""Port 25, and the way out: other servers hand mail in for our domains, and we hand ours to them.
+"""Port 25: other servers hand mail in for our domains, and ours goes out to theirs.
 
-Invariants of the listener:
+Invariants of the way in:
 
 - Never a relay: a recipient of another domain is refused, whoever asks and from wherever.
 - Verdict before 250, always.
@@ -12,4 +12,11 @@ Invariants of the relay:
 - A recipient is leased before it is attempted, and leaves the queue only when it is sent, or in the commit that keeps
   the notice about it. Nothing is ever dropped but what an operator drops.
 - A destination that cannot be had costs the others nothing: neither slots, nor turns, nor reads of its rows.
+
+Invariants of the way out, from a `Letter` to each recipient's `Outcome`:
+
+- `heard`, `dialogue`, `envelope` and `transaction` know SMTP and no socket; `link` has the socket and knows no mail.
+- Nothing that a server, a zone or a policy says raises out of `Client.carry`, or makes it wait without end.
+- What must be proved (DANE, MTA-STS, REQUIRETLS, whose password it is) is proved before MAIL, or the mail waits.
+- A message is given to no second host while the first one may have taken it.
 """

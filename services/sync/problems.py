@@ -18,6 +18,7 @@ from services.core.dkim.rotation import RotationRefused
 from services.core.store.accounts import AlreadyExists, InUse, NoSuchAccount, NoSuchAddress, NoSuchDomain
 from services.core.store.credentials import NoSuchCredential
 from services.core.store.engine import StoreUnavailable
+from services.core.store.quarantine import NoSuchMessage
 from services.core.store.queued import NotQueued
 from services.core.store.routes import BadRule, NoSuchRule
 from services.core.telemetry import logger
@@ -33,6 +34,7 @@ _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (NoSuchCredential, HTTPStatus.NOT_FOUND),
     (NoSuchRule, HTTPStatus.NOT_FOUND),
     (NotQueued, HTTPStatus.NOT_FOUND),
+    (NoSuchMessage, HTTPStatus.NOT_FOUND),
     (AlreadyExists, HTTPStatus.CONFLICT),
     (InUse, HTTPStatus.CONFLICT),
     (RotationRefused, HTTPStatus.CONFLICT),
