@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 PREFIX = "POSTA_"
 # Read by `posta up` and by `load` itself; a service that finds them in its environment has nothing to say about them.
-FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE"})
+FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE", "POSTA_ENGINES"})
 LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 # Attachments that a mail client or a shell starts on a double click.
 DANGEROUS = """
@@ -139,6 +139,20 @@ class Mxrouter(_Group):
 
 
 class Relay(_Group):
+    enabled: bool = True
+    """False: this mxrouter only listens. With `mxrouter.port` 0 it only relays."""
+    slots: Count = 400
+    """First attempts in progress at once; a quarter of them is kept for destinations that have answered of late."""
+    retry_slots: Count = 100
+    connections: Count = 20
+    """To one destination at once, from all relay pods together."""
+    per_minute: Ceiling = 0
+    """Messages to one destination, from all relay pods together."""
+    poll_s: Seconds = 2
+    lease_s: Annotated[float, Field(ge=3)] = 120
+    """What a killed pod had in hand is taken up by another after that time."""
+    warn_after_s: Seconds = 4 * 3600
+    give_up_after_s: Seconds = 5 * 86_400
     port: Annotated[int, Field(ge=1, le=65535)] = 25
     """Where the MX hosts of other domains listen; a platform of one machine mails another one elsewhere."""
     ourselves: Words = ()
@@ -179,6 +193,15 @@ class Scan(_Group):
 class Filter(_Group):
     clamd: Words = ()
     """`host:port` or the path of a Unix socket, several for several daemons."""
+    rspamd: Words = ()
+    """The same, for rspamd's normal workers."""
+    rspamd_controller: Words = ()
+    """The same, for its controllers: what users move into and out of Junk is taught there."""
+    rspamd_password: SecretStr | None = None
+    rspamd_max_size: ByteSize = ByteSize(50 * 1024 * 1024)
+    """Larger messages are not examined for spam, and say so."""
+    optional: Words = ()
+    """Engines, by name, whose failure holds no mail up."""
     refuse_extensions: Words = tuple(DANGEROUS.split())
     hold: Words = ()
     """What is held for review where it would be refused: VIRUS, SPAM, or symbols such as ATTACHMENT_TYPE."""

@@ -10,6 +10,7 @@ from services.core.service import Service, run
 from services.core.spool import Spool
 from services.filter.door import Door
 from services.filter.engines import auth, configured
+from services.filter.learning import Learning, controllers
 from services.filter.pipeline import Pipeline
 from services.filter.reading import Reading
 from services.filter.verdict import policy_of
@@ -20,8 +21,11 @@ async def main(service: Service) -> None:
     settings = service.settings
     policy = policy_of(settings.filter, auth.rules(settings.filter))
     names = Dns(settings.dns.servers, settings.dns.timeout_s)
-    pipeline = Pipeline(configured(settings.filter, names=names), policy, service.log, service.metrics)
+    engines = configured(settings.filter, settings.filter.optional, names)
+    pipeline = Pipeline(engines, policy, service.log, service.metrics)
+    teachable = controllers(settings.filter)
     store, bus = await open_store(service), await open_bus(service)
+    learning = Learning(store, teachable, settings.filter, service.log, service.metrics)
     door = Door(
         Reading(store),
         pipeline,
@@ -33,6 +37,7 @@ async def main(service: Service) -> None:
         host=settings.hostname,
     )
     await door.open()
+    await learning.open(bus)
     directory = Directory(store, bus)
     await directory.start()
     mail = OwnMail(Spool(store, bus, service.log, synchronous=settings.database.durable_staging), directory)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
 from services.contracts.v1 import mail_pb2 as pb
 from services.core.settings import BadSettings, Filter
-from services.filter.engine import PASSED_OVER, Finding
+from services.filter.engine import PASSED_OVER, TOO_BIG, Finding
 
 Action = pb.Verdict.Action
 
@@ -24,20 +24,25 @@ class Rule:
     text: str = ""
 
 
+_SPAM = Rule(Action.REJECT, 554, "5.7.1", "Message refused: it looks like spam")
+_JUNK = Rule(Action.JUNK)
+_ACCEPT = Rule(Action.ACCEPT)
+
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "ATTACHMENT_TYPE": Rule(Action.REJECT, 550, "5.7.1", "Message refused: attachment type not allowed ({detail})"),
         "ARCHIVE_LIMIT": Rule(Action.REJECT, 550, "5.7.1", "Message refused: archive cannot be examined ({detail})"),
         "MESSAGE_SHAPE": Rule(Action.REJECT, 554, "5.6.0", "Message refused: malformed, {detail}"),
-        "TOO_BIG_TO_EXAMINE": Rule(Action.REJECT, 552, "5.3.4", "Message refused: too big to be examined"),
+        TOO_BIG: Rule(Action.REJECT, 552, "5.3.4", "Message refused: too big to be examined"),
+        "JUDGED_CLEAN": _ACCEPT,
+        "JUDGED_JUNK": _JUNK,
+        "JUDGED_SPAM": _SPAM,
+        "JUDGED_LATER": Rule(Action.TEMPFAIL, 451, "4.7.1", "The message is not taken now, try again later ({detail})"),
     }
 )
 _VIRUS = Rule(Action.REJECT, 554, "5.7.1", "Message refused: virus found ({detail})")
-_SPAM = Rule(Action.REJECT, 554, "5.7.1", "Message refused: it looks like spam")
 _SUSPECT = Rule(Action.QUARANTINE, 550, "5.7.1", "Message refused: it looks like spam")
 _FAULT = Rule(Action.TEMPFAIL, 451, "4.7.1", "The message could not be examined now, try again later ({detail})")
-_JUNK = Rule(Action.JUNK)
-_ACCEPT = Rule(Action.ACCEPT)
 # The most serious first: what is certain to be refused is refused, whether or not another engine could answer.
 _GRAVITY = (Action.REJECT, Action.TEMPFAIL, Action.QUARANTINE, Action.JUNK, Action.ACCEPT)
 
@@ -115,12 +120,13 @@ def decide(findings: Sequence[Finding], policy: Policy) -> pb.Verdict:
     )
 
 
-def _worst(findings: Iterable[Finding], policy: Policy) -> _Said:
+def _worst(findings: Sequence[Finding], policy: Policy) -> _Said:
     virus = fault = None
     score = 0.0
+    judges = {finding.engine for finding in findings if finding.required}
     ruled = _Said(_ACCEPT)
     for finding in findings:
-        score += finding.score
+        score += 0.0 if finding.engine in judges else finding.score
         if finding.kind == "virus":
             virus = virus or finding
         elif finding.kind == "fault":
@@ -132,14 +138,15 @@ def _worst(findings: Iterable[Finding], policy: Policy) -> _Said:
         ruled = _graver(_Said(policy.virus, virus.symbol, "virus"), ruled)
     if fault is not None:
         ruled = _graver(ruled, _Said(_FAULT, fault.engine, "fault"))
-    return _graver(ruled, _Said(_by_score(score, policy), kind="spam"))
+    ruled = _graver(ruled, _Said(_by_score(score, policy), kind="spam"))
+    # Of what is junk, the worst is held; the score of an engine that judges by itself counts for that as well.
+    worst = policy.hold_score <= sum(finding.score for finding in findings) < policy.reject_score
+    return _Said(_SUSPECT, kind="spam") if worst and ruled.rule.action == Action.JUNK else ruled
 
 
 def _by_score(score: float, policy: Policy) -> Rule:
     if score >= policy.reject_score:
         return policy.spam
-    if score >= policy.hold_score:
-        return _SUSPECT
     return _JUNK if score >= policy.junk_score else _ACCEPT
 
 
@@ -159,9 +166,10 @@ def _headers(findings: Sequence[Finding], score: float, rule: Rule, policy: Poli
         if junk:
             lines.append("X-Spam-Flag: YES\r\n")
         lines.append(f"X-Spam-Score: {score:.1f}\r\n")
-        tests = [_token(finding.symbol) for finding in findings if finding.kind == "spam"]
-        status = f"{'Yes' if junk else 'No'}, score={score:.1f} required={policy.junk_score:.1f}"
-        lines.append(_folded("X-Spam-Status", status + " tests=" + ",".join(tests[:50])))
+        tests = [_token(finding.symbol) for finding in findings if finding.kind == "spam" and not finding.required]
+        required = min((finding.required for finding in findings if finding.required), default=policy.junk_score)
+        status = f"{'Yes' if junk else 'No'}, score={score:.1f} required={required:.1f}"
+        lines.append(_folded("X-Spam-Status", status + " tests=" + (",".join(tests[:50]) or "none")))
     if passed := [_token(finding.engine) for finding in findings if finding.symbol == PASSED_OVER]:
         lines.append(_folded("X-Posta-Not-Examined-By", ", ".join(dict.fromkeys(passed))))
     return "".join(lines).encode("ascii")

@@ -8,6 +8,7 @@ from services.core.backbone import open_authenticator, open_bus, open_store, ope
 from services.core.crowd import Limits
 from services.core.service import Service, run
 from services.core.stream import Listener
+from services.core.training import Teacher
 from services.imap.feature import Registry
 from services.imap.features import FEATURES, OFFERS
 from services.imap.notifier import Notifier
@@ -31,6 +32,7 @@ async def main(service: Service) -> None:
         service.log,
         Registry(FEATURES),
         OFFERS,
+        teacher=Teacher(store, bus, service.log),
         message_size=settings.limits.message_size,
         plaintext_auth=settings.login.plaintext_auth,
         starttls=tls is not None,

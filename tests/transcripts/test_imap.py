@@ -32,6 +32,7 @@ from services.core.store.engine import Store
 from services.core.store.messages import Placement
 from services.core.stream import Listener
 from services.core.tls import ensure_dev_certificate, server_context
+from services.core.training import Teacher
 from services.imap.feature import Registry
 from services.imap.features import FEATURES, OFFERS
 from services.imap.notifier import Notifier
@@ -272,7 +273,16 @@ async def shared(store: Store) -> AsyncIterator[Services]:
     log, hints = structlog.get_logger(), Hints()
     authenticator = Authenticator(store, hints, Settings())
     try:
-        yield Services(store, authenticator, Notifier(hints, store, log), log, Registry(FEATURES), OFFERS, 50 << 20)
+        yield Services(
+            store,
+            authenticator,
+            Notifier(hints, store, log),
+            log,
+            Registry(FEATURES),
+            OFFERS,
+            50 << 20,
+            Teacher(store, hints, log),
+        )
     finally:
         authenticator.close()
 
@@ -288,7 +298,7 @@ async def world(store: Store, connections: int, certificates: Path | None = None
             files = ensure_dev_certificate(certificates, ("localhost",))
             context = server_context(files.cert, files.key)
             connected = Connections(services, lambda: context, login_timeout_s=WAIT_S, idle_timeout_s=WAIT_S)
-            listener = Listener(connected.serve, tls=lambda: context, implicit_tls=True)
+            listener = Listener(connected.serve, services.log, tls=lambda: context, implicit_tls=True)
             await listener.listen("127.0.0.1", 0)
             stack.push_async_callback(listener.close, 0)
             peers = [await TcpPeer.connect(listener.port, files.ca) for _ in range(connections)]

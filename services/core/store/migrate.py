@@ -10,13 +10,16 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.core.settings import load
+from services.core.store.engine import Store
 
 _LOCK = text("SELECT pg_advisory_lock(7233920101)")  # two Jobs at once: the second finds nothing left to do
+_PRESENT = text("SELECT version_num FROM alembic_version")
 _LIMITS = text("SET lock_timeout = '4s'")  # rather fail than queue every reader behind a table lock
 
 
@@ -45,6 +48,14 @@ async def migrate(url: str) -> None:
             await conn.commit()
     finally:
         await engine.dispose()
+
+
+async def revisions(store: Store) -> tuple[str, str]:
+    """The schema's revision, and the one that this version needs. Raises StoreUnavailable."""
+    async with store.query("store.revision") as conn:
+        present = (await conn.execute(_PRESENT)).scalar_one()
+    newest = await asyncio.to_thread(lambda: ScriptDirectory.from_config(config()).get_current_head())
+    return str(present), str(newest)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from services.core.settings import BadSettings, Filter
 from services.filter.engine import Engine
-from services.filter.engines import auth, policy, virus_clamd, virus_signatures
+from services.filter.engines import auth, policy, spam_rspamd, virus_clamd, virus_signatures
 from services.filter.origin.lookup import Names
 
 ENGINES: tuple[Callable[[Filter], Engine | None], ...] = (
     virus_clamd.engine,
     virus_signatures.engine,
     policy.engine,
+    spam_rspamd.engine,
 )
 ASKING: tuple[Callable[[Filter, Names], Engine | None], ...] = (auth.engine,)
 """Those that put questions to the DNS."""
