@@ -16,7 +16,7 @@ IMAGES := $(sort $(filter-out dev,$(patsubst services/%/__main__.py,%,$(wildcard
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help up down test lint fmt proto bench lock images base-image test-images venv clients containers
+.PHONY: help up down test lint fmt proto bench lock images base-image test-containers venv clients
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -27,8 +27,12 @@ up: venv ## the whole platform on this machine, with a demo; Ctrl-C stops it
 down: venv ## stop it
 	@$(BIN)/posta down
 
-test: venv clients ## everything
+test: venv clients ## everything but the containers
 	@$(BIN)/pytest $(ARGS)
+
+test-containers: venv ## the images, and a platform of pods made of them; Debian, root, podman
+	@tests/containers/prepare.sh
+	@$(BIN)/pytest tests/containers $(ARGS)
 
 lint: venv ## style, types, walls
 	@$(BIN)/ruff check $(SOURCES)

@@ -55,7 +55,7 @@ if [ ! -e "$kept" ] || [ -n "${RENEW:-}" ]; then
     command -v debootstrap >/dev/null || die "debootstrap is needed (Debian: apt-get install debootstrap)"
     mkdir -p .images
     root=$(mktemp -d)
-    trap 'rm -rf --one-file-system "$root"' EXIT
+    trap 'rm -rf --one-file-system "$root" "$secrets"' EXIT
     make_root "$root"
     # Named once it is whole: a run that was cut short leaves nothing that looks like a base.
     tar --numeric-owner --sort=name -C "$root" -cf "$kept.part" .

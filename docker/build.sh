@@ -13,40 +13,23 @@ cd "$(dirname "$0")/.."
 . docker/engine.sh
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-repository=${REPOSITORY:-posta}
-tag=${TAG:-$version}
 services=("$@")
 if [ $# = 0 ]; then
-    services=($(cd services && ls -d */ | tr -d / | grep -vxE 'contracts|core|dev|__pycache__'))
+    for each in services/*/__main__.py; do
+        each=$(basename "$(dirname "$each")")
+        [ "$each" = dev ] || services+=("$each")
+    done
 fi
-
-secrets=$(mktemp -d)
-trap 'rm -rf "$secrets"' EXIT
-
-# What pip is told on this machine, by file or by variable, it is told in the build as well.
-pip_settings() {
-    local python=.venv/bin/python
-    [ -x $python ] || python=python3
-    $python -m pip config list 2>/dev/null || true
-}
-pip_settings | sed -nE "s/^[^=]*\.(index-url|extra-index-url|trusted-host|proxy|timeout|default-timeout)='(.*)'$/\1 = \2/p" \
-    | sort -u | { echo '[global]'; cat; } >"$secrets/pip.conf"
-ca=$(pip_settings | sed -nE "s/^[^=]*\.cert='(.*)'$/\1/p" | head -1)
-cat "${ca:-/dev/null}" >"$secrets/ca"
-
-arguments=(
-    --secret "id=pip.conf,src=$secrets/pip.conf"
-    --secret "id=ca,src=$secrets/ca"
-    --build-arg "VERSION=$version"
-    --build-arg "REVISION=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)"
-    ${BASE_IMAGE:+--build-arg "BASE_IMAGE=$BASE_IMAGE"}
-    ${BUILD_ARGS:-}
-)
 for service in "${services[@]}"; do
-    name=$repository/$service:$tag
-    build_image "$name" --build-arg "SERVICE=$service" "${arguments[@]}" || {
-        echo "posta: $name was not built" >&2
-        exit 1
-    }
-    echo "$name $(image_size "$name") MB"
+    if ! [ -e "docker/requirements/$service.txt" ]; then
+        echo "posta: $service is no service: there is no docker/requirements/$service.txt" >&2
+        exit 2
+    fi
+done
+for service in "${services[@]}"; do
+    build_image "${REPOSITORY:-posta}/$service:${TAG:-$version}" docker/Dockerfile . \
+        --build-arg "SERVICE=$service" \
+        --build-arg "VERSION=${TAG:-$version}" \
+        --build-arg "REVISION=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" \
+        ${BASE_IMAGE:+--build-arg "BASE_IMAGE=$BASE_IMAGE"}
 done
