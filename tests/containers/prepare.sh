@@ -15,6 +15,7 @@ if ! dpkg-query -W -f '${db:Status-Status}\n' $packages 2>/dev/null | awk '$1 ==
     apt-get install -y -q --no-install-recommends $packages >/dev/null
 fi
 
+export CONTAINERS_CONF=$PWD/tests/containers/containers.conf
 export ENGINE=podman BASE_IMAGE=localhost/posta/base TAG=test
 docker/base.sh posta/base
 docker/build.sh
