@@ -10,6 +10,7 @@ import typer
 
 from services.dev import control
 from services.dev import up as starting
+from services.dev.dkim_verbs import dkim
 from services.dev.home import Home, find
 from services.dev.plan import Plan, base_of
 from services.dev.provision_verbs import account, alias, domain, quota
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+domain.command("dkim")(dkim)
 for group in (domain, account, alias, quota):
     app.add_typer(group)
 
