@@ -32,7 +32,7 @@ test: venv clients ## everything but the containers
 
 test-containers: venv ## the images, and a platform of pods made of them; Debian, root, podman
 	@tests/containers/prepare.sh
-	@$(BIN)/pytest tests/containers $(ARGS)
+	@$(BIN)/pytest tests/containers --timeout=300 $(ARGS)
 
 lint: venv ## style, types, walls
 	@$(BIN)/ruff check $(SOURCES)
@@ -53,9 +53,9 @@ bench: venv ## speed and memory, against Postfix and Dovecot where they are inst
 
 lock: venv ## requirements.lock and docker/requirements/ from pyproject.toml
 	@$(COMPILE) --upgrade --extra test pyproject.toml -o requirements.lock
-	@$(COMPILE) -c requirements.lock pyproject.toml -o docker/requirements/core.txt >/dev/null
+	@$(COMPILE) -c requirements.lock pyproject.toml -o docker/requirements/core.txt
 	@for each in $(IMAGES); do \
-		$(COMPILE) -c requirements.lock --extra $$each pyproject.toml -o docker/requirements/$$each.txt >/dev/null; \
+		$(COMPILE) -c requirements.lock --extra $$each pyproject.toml -o docker/requirements/$$each.txt; \
 	done
 
 images: ## the image of every service, or of SERVICES="imap pop", with docker, podman or buildah

@@ -1,15 +1,21 @@
 """slim.py: leave of the base image what Python needs, and take the rest away: shell, perl, package manager, manuals.
 
+The standard library is compiled where it is not: on a read-only root it would be compiled at every start.
+
 Run as root inside the build, where nothing but the build can be harmed. Licences and the list of packages stay: the
 first are owed, the second is what scanners read.
 """
 
 from __future__ import annotations
 
+import compileall
 import shutil
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from py_compile import PycInvalidationMode
+
+STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 _PROGRAMS = ("usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin")
 _SHARED = {"ca-certificates", "common-licenses", "doc", "zoneinfo"}
@@ -31,8 +37,7 @@ def _unneeded(root: Path) -> Iterator[Path]:
     yield from (root / name for name in _GONE)
     for pattern in _LIBRARIES:
         yield from root.glob(f"usr/lib/*-linux-gnu/{pattern}")
-    standard = Path(sysconfig.get_path("stdlib"))
-    yield from (standard / name for name in _STANDARD)
+    yield from (STANDARD_LIBRARY / name for name in _STANDARD)
 
 
 def slim(root: Path) -> None:
@@ -50,3 +55,4 @@ def slim(root: Path) -> None:
 
 if __name__ == "__main__":
     slim(Path("/"))
+    compileall.compile_dir(STANDARD_LIBRARY, quiet=2, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)

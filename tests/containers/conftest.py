@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -49,7 +50,8 @@ def _start(platform: Platform) -> None:
         "POSTA_TLS_KEY": "/etc/posta/tls/key.pem",
         "POSTA_SYNC_ADMIN_TOKEN": platform.token,
     }
-    eventually(f"postgres answers\n{platform.log('postgres')}", lambda: "ready to accept" in platform.log("postgres"))
+    said = partial(platform.log, "postgres")
+    eventually("postgres answers", lambda: "ready to accept" in said(), last_words=said)
     # What the migration Job runs, in the image of any service.
     migration = platform.service("migrate", image="delivery", args=["services.core.store.migrate"])
     migration["spec"]["restartPolicy"] = "Never"

@@ -16,6 +16,7 @@ import tomllib
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,14 +53,16 @@ def podman(*words: str, stdin: str = "", must: bool = True) -> subprocess.Comple
     return done
 
 
-def eventually(what: str, holds: Callable[[], Any], timeout_s: float = 60.0) -> Any:
-    """The first true value of `holds()`; the test fails where none comes in time."""
+def eventually(
+    what: str, holds: Callable[[], Any], timeout_s: float = 60.0, last_words: Callable[[], str] = str
+) -> Any:
+    """The first true value of `holds()`; where none comes in time the test fails, with `last_words()`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if value := holds():
             return value
         time.sleep(0.1)
-    return pytest.fail(f"not within {timeout_s:g} s: {what}")
+    return pytest.fail(f"not within {timeout_s:g} s: {what}\n{last_words()}")
 
 
 def free_port() -> int:
@@ -135,7 +138,8 @@ class Platform:
 
     def until_ready(self, name: str) -> None:
         """Wait until a service says that it is ready."""
-        eventually(f"{name} is ready\n{self.log(name)}", lambda: self.says(name, HEALTH, "/readyz"))
+        ready = partial(self.says, name, HEALTH, "/readyz")
+        eventually(f"{name} is ready", ready, last_words=partial(self.log, name))
 
     def admin(self, path: str, what: dict[str, str]) -> None:
         """POST to the admin API."""
