@@ -106,6 +106,13 @@ class Submission(_Group):
     port: Port = 587
     tls_port: Port = 465
     require_known_from: bool = True
+    recipients_per_hour: Ceiling = 1000
+    """Of one account; past it 450 until the hour is over. An account may have limits of its own."""
+    recipients_per_day: Ceiling = 10_000
+    pause_recipients: Ceiling = 10_000
+    """An account that offers more than that in an hour, what was put off included, is paused for sending."""
+    pause_bad: Ceiling = 10
+    """So is one of whose messages that many in an hour are spam or carry a virus."""
     max_connections: Count = 2000
     max_per_ip: Ceiling = 0
 
@@ -134,8 +141,24 @@ class Filter(_Group):
     clamd: Words = ()
     """`host:port` or the path of a Unix socket, several for several daemons."""
     refuse_extensions: Words = tuple(DANGEROUS.split())
+    hold: Words = ()
+    """What is held for review where it would be refused: VIRUS, SPAM, or symbols such as ATTACHMENT_TYPE."""
+    junk_score: float = 6
+    hold_score: float = 12
+    """From here to `reject_score` a message is held for review; equal to it, nothing is held for its score."""
+    reject_score: float = 15
     concurrency: Count = 32
     engine_deadline_s: Seconds = 10
+
+
+class Quarantine(_Group):
+    keep_days: Count = 30
+    digest_s: Seconds = 86_400
+    """From one digest to an account to the next, at least."""
+    watch_s: Seconds = 60
+    """How often the filters look for digests to send and held mail that has expired."""
+    url: str = ""
+    """Where recipients reach `/quarantine/...` of the sync service; empty: https at its public host name."""
 
 
 class Delivery(_Group):
@@ -202,6 +225,7 @@ class Settings(_Group):
     srs: Srs = Srs()
     scan: Scan = Scan()
     filter: Filter = Filter()
+    quarantine: Quarantine = Quarantine()
     delivery: Delivery = Delivery()
     imap: Imap = Imap()
     pop: Pop = Pop()

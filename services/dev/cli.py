@@ -14,6 +14,7 @@ from services.dev.dkim_verbs import dkim
 from services.dev.home import Home, find
 from services.dev.plan import Plan, base_of
 from services.dev.provision_verbs import account, alias, domain, quota
+from services.dev.quarantine_verbs import quarantine
 from services.dev.status import show, status
 from services.dev.trouble import Trouble
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 domain.command("dkim")(dkim)
-for group in (domain, account, alias, quota):
+for group in (domain, account, alias, quota, quarantine):
     app.add_typer(group)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
