@@ -88,11 +88,15 @@ $(STAMP):
 	@rm -f $(VENV)/.posta-*
 	@touch $@
 
-# Mail clients that nobody here wrote. Where they cannot be installed the tests that need them are skipped, and say so.
+# Mail clients and engines that nobody here wrote. Where they cannot be had, the tests that need them are skipped, and
+# say so.
 clients:
 	@missing=""; \
 	for each in swaks:swaks mbsync:isync fetchmail:fetchmail curl:curl opendkim:opendkim; do \
 		command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; \
+	done; \
+	for each in clamd:clamav-daemon rspamd:rspamd; do \
+		PATH="$$PATH:/usr/sbin" command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; \
 	done; \
 	perl -MNet::SSLeay -e 1 2>/dev/null || missing="$$missing libnet-ssleay-perl"; \
 	if [ -n "$$missing" ]; then \

@@ -19,8 +19,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.core.settings import load
+from services.core.store.engine import Store
 
 _LOCK = text("SELECT pg_advisory_lock(7233920101)")  # two Jobs at once: the second finds nothing left to do
+_PRESENT = text("SELECT version_num FROM alembic_version")
 _LIMITS = text("SET lock_timeout = '4s'")  # rather fail than queue every reader behind a table lock
 
 
@@ -51,6 +53,18 @@ async def migrate(url: str) -> None:
         await engine.dispose()
 
 
+async def revisions(store: Store) -> tuple[str, str]:
+    """The schema's revision, and the one that this version needs. Raises StoreUnavailable."""
+    async with store.query("store.revision") as conn:
+        present = (await conn.execute(_PRESENT)).scalar_one()
+    newest = await asyncio.to_thread(_newest)
+    return str(present), newest
+
+
+def _newest() -> str:
+    return str(ScriptDirectory.from_config(config()).get_current_head())
+
+
 def main(url: str) -> int:
     """`migrate` for a Job: one line of what came of it, and its exit code: 0, 1 to be tried again, 2 for a bad URL."""
     try:
@@ -65,7 +79,7 @@ def main(url: str) -> int:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         sys.stderr.write(f"posta: the schema was not brought up to date: {reason}\n")
         return 1
-    sys.stderr.write(f"posta: the schema is at {ScriptDirectory.from_config(config()).get_current_head()}\n")
+    sys.stderr.write(f"posta: the schema is at {_newest()}\n")
     return 0
 
 

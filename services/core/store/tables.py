@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Double,
     Identity,
@@ -163,6 +164,18 @@ sent_counts = Table(
     _number("bad"),  # messages found to be spam or to carry a virus in the hour that began at bad_at
     prefixes=["UNLOGGED"],
     info=_by_account,
+)
+
+# UNLOGGED: who is forgotten in a crash is only put off once more.
+greylist = Table(
+    "greylist",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),  # SHA-256 of network, sender, recipient
+    Column("passed", Boolean, nullable=False, server_default=text("false")),
+    _moment("first_at"),
+    _moment("last_at"),
+    prefixes=["UNLOGGED"],
+    info={"distribution": "key"},
 )
 
 # ---- the mailbox -----------------------------------------------------------------------------------------------
@@ -331,6 +344,7 @@ spool = Table(
     Column("envid", Text),
     Column("smtputf8", Boolean, nullable=False, server_default=text("false")),
     Column("traceparent", Text, nullable=False, server_default=""),
+    Column("requiretls", Boolean, nullable=False, server_default=text("false")),  # RFC 8689
     _moment("received_at"),
     info={"distribution": "spool_id"},
 )
@@ -406,4 +420,19 @@ quarantine_recipients = Table(
     Index("quarantine_recipients_account_idx", "account_id", postgresql_where=text("account_id IS NOT NULL")),
     Index("quarantine_recipients_owed_idx", "spool_id", postgresql_where=text("owed")),
     info={"distribution": "spool_id"},
+)
+
+# ---- what went on with other domains -----------------------------------------------------------------------------
+
+# How TLS with other domains went, one row a day for each of its results: what RFC 8460 reports are made of.
+tls_results = Table(
+    "tls_results",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("policy", Text, primary_key=True),  # tlsa | sts | no-policy-found
+    Column("host", Text, primary_key=True),  # empty: no host, the policy itself could not be had
+    Column("result", Text, primary_key=True),  # successful, or the result types of RFC 8460 4.3
+    _number("sessions"),
+    info={"distribution": "domain"},
 )
