@@ -15,6 +15,8 @@ from services.dev.home import Home, find
 from services.dev.plan import Plan, base_of
 from services.dev.provision_verbs import account, alias, domain, quota
 from services.dev.quarantine_verbs import quarantine
+from services.dev.queue_verbs import queue
+from services.dev.route_verbs import route
 from services.dev.status import show, status
 from services.dev.trouble import Trouble
 
@@ -26,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 domain.command("dkim")(dkim)
-for group in (domain, account, alias, quota, quarantine):
+for group in (domain, account, alias, quota, quarantine, queue, route):
     app.add_typer(group)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
