@@ -10,12 +10,16 @@ PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
 	then echo $$each; break; fi; done)
 LOCK := $(shell sha256sum requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.posta-$(LOCK)
-SOURCES := services tests
+SOURCES := services tests docker
+# One image each; an image installs what requirements.lock has, so what is shipped is what was tested.
+IMAGES := $(sort $(filter-out dev,$(patsubst services/%/__main__.py,%,$(wildcard services/*/__main__.py))))
+COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help up down test lint fmt proto bench lock venv clients
+.PHONY: help up down test lint fmt proto bench lock images base-image test-containers venv clients
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
 
 up: venv ## the whole platform on this machine, with a demo; Ctrl-C stops it
 	@$(BIN)/posta up $(ARGS)
@@ -23,8 +27,12 @@ up: venv ## the whole platform on this machine, with a demo; Ctrl-C stops it
 down: venv ## stop it
 	@$(BIN)/posta down
 
-test: venv clients ## everything
+test: venv clients ## everything but the containers
 	@$(BIN)/pytest $(ARGS)
+
+test-containers: venv ## the images, and a platform of pods made of them; Debian, root, podman
+	@tests/containers/prepare.sh
+	@$(BIN)/pytest tests/containers --timeout=300 $(ARGS)
 
 lint: venv ## style, types, walls
 	@$(BIN)/ruff check $(SOURCES)
@@ -43,9 +51,18 @@ proto: venv ## generate services/contracts from proto/
 bench: venv ## speed and memory, against Postfix and Dovecot where they are installed
 	@$(BIN)/python -m bench $(ARGS)
 
-lock: venv ## requirements.lock from pyproject.toml
-	@$(BIN)/uv pip compile --extra test --universal --python-version 3.11 --generate-hashes --upgrade \
-		--no-emit-index-url --no-emit-find-links pyproject.toml -o requirements.lock
+lock: venv ## requirements.lock and docker/requirements/ from pyproject.toml
+	@$(COMPILE) --upgrade --extra test pyproject.toml -o requirements.lock
+	@$(COMPILE) -c requirements.lock pyproject.toml -o docker/requirements/core.txt
+	@for each in $(IMAGES); do \
+		$(COMPILE) -c requirements.lock --extra $$each pyproject.toml -o docker/requirements/$$each.txt; \
+	done
+
+images: ## the image of every service, or of SERVICES="imap pop", with docker, podman or buildah
+	@docker/build.sh $(SERVICES)
+
+base-image: ## BASE_IMAGE for `make images` where no image registry can be reached: Debian, as root
+	@docker/base.sh $(NAME)
 
 venv: $(STAMP)
 

@@ -6,13 +6,16 @@ Revisions only expand what the running version uses, so version N and N-1 run to
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.core.settings import load
@@ -54,9 +57,31 @@ async def revisions(store: Store) -> tuple[str, str]:
     """The schema's revision, and the one that this version needs. Raises StoreUnavailable."""
     async with store.query("store.revision") as conn:
         present = (await conn.execute(_PRESENT)).scalar_one()
-    newest = await asyncio.to_thread(lambda: ScriptDirectory.from_config(config()).get_current_head())
-    return str(present), str(newest)
+    newest = await asyncio.to_thread(_newest)
+    return str(present), newest
+
+
+def _newest() -> str:
+    return str(ScriptDirectory.from_config(config()).get_current_head())
+
+
+def main(url: str) -> int:
+    """`migrate` for a Job: one line of what came of it, and its exit code: 0, 1 to be tried again, 2 for a bad URL."""
+    try:
+        make_url(url)
+    except (ArgumentError, ValueError):
+        # Nothing of it is repeated: it may hold a password.
+        sys.stderr.write("posta: POSTA_DATABASE_URL: expected postgresql://user:password@host:port/database\n")
+        return 2
+    try:
+        asyncio.run(migrate(url))
+    except (OSError, DBAPIError, PostgresError, InterfaceError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        sys.stderr.write(f"posta: the schema was not brought up to date: {reason}\n")
+        return 1
+    sys.stderr.write(f"posta: the schema is at {_newest()}\n")
+    return 0
 
 
 if __name__ == "__main__":
-    asyncio.run(migrate(load().database.url))
+    sys.exit(main(load().database.url))
