@@ -50,4 +50,5 @@ async def open_smtp(
         tls=tls,
         implicit_tls=implicit_tls,
     )
+    service.shows_connections("smtps" if implicit_tls else "smtp", server)
     service.on_drain(server.close)

@@ -45,6 +45,8 @@ class _Group(BaseModel):
 
 class Database(_Group):
     url: str = Field(default="", repr=False)
+    direct_url: str = Field(default="", repr=False)
+    """Past a pooler that shares connections between transactions, for what needs a session; empty: `url`."""
     pool: Count = 8
     connect_timeout_s: Seconds = 5
     statement_timeout_s: Seconds = 60

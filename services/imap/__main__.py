@@ -57,6 +57,7 @@ async def main(service: Service) -> None:
                 refusal=REFUSAL,
             )
             await listener.listen(settings.listen_host, port)
+            service.shows_connections("imaps" if implicit else "imap", listener)
             listeners.append(listener)
 
 

@@ -1,22 +1,31 @@
 """Bring the schema to the newest revision: `python -m services.core.store.migrate`, a Job before the pods.
 
 Revisions only expand what the running version uses, so version N and N-1 run together; a later revision contracts.
+With `--wait` nothing is changed: it returns once the schema is no older than this version, which is what a pod's init
+container waits for.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.core.settings import load
+from services.core.store.engine import Store, StoreUnavailable
+from services.core.telemetry import configure_logs
 
 _LOCK = text("SELECT pg_advisory_lock(7233920101)")  # two Jobs at once: the second finds nothing left to do
+_VERSION = text("SELECT version_num FROM alembic_version")
+_LOOK_S = 2.0
 _LIMITS = text("SET lock_timeout = '4s'")  # rather fail than queue every reader behind a table lock
 
 
@@ -47,5 +56,41 @@ async def migrate(url: str) -> None:
         await engine.dispose()
 
 
+def lacks(version: str) -> str:
+    """Why a schema at `version` cannot serve this version of Posta; empty when it can.
+
+    A revision that is not known here is newer: the version after this one has migrated already.
+    """
+    scripts = ScriptDirectory.from_config(config())
+    head = scripts.get_current_head()
+    older = {script.revision for script in scripts.walk_revisions()} - {head}
+    return f"the schema is at {version}, {head} is needed" if version in older else ""
+
+
+async def wait(url: str) -> None:
+    """Return once the schema at `url` is no older than this version needs; logs one line for each reason to wait."""
+    log, said = configure_logs("schema"), ""
+    store = Store(url, pool=1)
+    try:
+        while reason := await _reason(store):
+            if reason != said:
+                log.warning("waiting", dependency="schema", reason=reason)
+                said = reason
+            await asyncio.sleep(_LOOK_S)
+    finally:
+        await store.close()
+
+
+async def _reason(store: Store) -> str:
+    try:
+        async with store.query("migrate.version") as conn:
+            return lacks(str((await conn.execute(_VERSION)).scalar_one()))
+    except StoreUnavailable as error:
+        return str(error)
+    except DBAPIError:
+        return "no schema yet"
+
+
 if __name__ == "__main__":
-    asyncio.run(migrate(load().database.url))
+    database = load().database
+    asyncio.run((wait if "--wait" in sys.argv[1:] else migrate)(database.direct_url or database.url))
