@@ -14,7 +14,7 @@ from services.contracts.v1.mail_pb2 import Envelope, Ticket
 from services.core.bus import Bus, work_local, work_remote
 from services.core.directory import Local, Remote
 from services.core.ids import BlobId, SpoolId
-from services.core.store import blobs, spool
+from services.core.store import blobs, retention, spool
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.telemetry import Logger
 
@@ -129,6 +129,7 @@ class Spool:
                 if since_tidy >= _TIDY_EVERY_S:
                     async with self._store.begin("spool.tidy") as conn:
                         await spool.tidy(conn)
+                    await retention.forget(self._store)
                     await blobs.sweep(self._store)
                     since_tidy = 0.0
             except StoreUnavailable as error:

@@ -84,6 +84,12 @@ def tracing(traceparent: str) -> Iterator[Trace]:
         _trace.reset(token)
 
 
+def silent() -> Logger:
+    """A logger that says nothing, whatever this process's logs are set to."""
+    quiet = structlog.make_filtering_bound_logger(logging.CRITICAL)
+    return cast("Logger", structlog.wrap_logger(structlog.ReturnLogger(), wrapper_class=quiet))
+
+
 def configure_logs(service: str, level: str = "info", stream: TextIO | None = None) -> Logger:
     """Send this process's logs, libraries' warnings too, to `stream` (stdout) as JSON and return the service's logger.
 

@@ -5,6 +5,7 @@ import socket
 import ssl
 import time
 from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 
@@ -26,7 +27,7 @@ def submit(port: int, context: ssl.SSLContext, login: tuple[str, str], message: 
             client.login(*login)
             client.mail(message["From"])
             client.rcpt(message["To"])
-            code, said = client.data(message.as_bytes())
+            code, said = client.data(message.as_bytes(policy=SMTP))
     except (OSError, smtplib.SMTPException) as error:
         raise Trouble(f"submission on port {port}: {error}") from None
     text = said.decode("utf-8", "replace")

@@ -5,16 +5,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.core.bus import Bus
-from services.core.telemetry import configure_logs
+from services.core.telemetry import silent
 
 
 @asynccontextmanager
 async def bus_at(url: str) -> AsyncIterator[Bus]:
     """A bus for the block, connected if NATS is there; nothing of it is logged to stdout, where the answer goes."""
-    log = configure_logs("posta", "critical")
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
-    bus = await Bus.connect(url, "posta", log)
+    bus = await Bus.connect(url, "posta", silent())
     try:
         yield bus
     finally:
         await bus.close()
+        logging.disable(before)

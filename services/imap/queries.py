@@ -76,9 +76,15 @@ UNION ALL
 (SELECT 3, uid, 0, 0, NULL FROM items WHERE account_id = $1 AND fid = $2 AND uid >= $4 ORDER BY uid)
 """
 
+# RFC 7162 3.2.5.1: where it is no longer known what went, every uid that is not there is told.
 _VANISHED = """
-SELECT coalesce(array_agg(uid ORDER BY uid), '{}') FROM tombstones
-WHERE account_id = $1 AND fid = $2 AND cn > $3 AND cn <= $4 AND uid IS NOT NULL
+SELECT coalesce(array_agg(uid ORDER BY uid), '{}') FROM (
+  SELECT uid FROM tombstones WHERE account_id = $1 AND fid = $2 AND cn > $3 AND cn <= $4 AND uid IS NOT NULL
+  UNION
+  SELECT n FROM folders f JOIN account_seq s USING (account_id), generate_series(1, f.uidnext - 1) AS n
+  WHERE f.account_id = $1 AND f.fid = $2 AND s.forgotten_cn > $3
+    AND NOT EXISTS (SELECT FROM items i WHERE i.account_id = $1 AND i.fid = $2 AND i.uid = n)
+) gone
 """
 
 _UNSEEN = """

@@ -307,7 +307,7 @@ class Session:
 
     def greeting(self) -> Response:
         """The first line the client sees."""
-        return Ok("Posta is ready.", Code("CAPABILITY", " ".join(self.capabilities())))
+        return Ok("Posta is ready.", Code("CAPABILITY", " ".join(self.capabilities())), untagged=True)
 
     # ---- requests ---------------------------------------------------------------------------------------------
 

@@ -259,7 +259,7 @@ def write_mbsyncrc(folder: Path, platform: Any, user: Any) -> Path:
     control = folder / "mbsyncrc"
     control.write_text(
         f"IMAPAccount posta\nHost localhost\nPort {platform.ports['imaps']}\nUser {user.address}\n"
-        f"Pass {user.password!r}\nSSLType IMAPS\nCertificateFile {platform.ca}\nAuthMechs PLAIN\n\n"
+        f'Pass "{user.password}"\nSSLType IMAPS\nCertificateFile {platform.ca}\nAuthMechs PLAIN\n\n'
         f"IMAPStore far\nAccount posta\n\nMaildirStore near\nPath {folder}/mail/\nInbox {folder}/mail/INBOX\n\n"
         "Channel all\nFar :far:\nNear :near:\nPatterns INBOX\nCreate Near\nSync All\nExpunge Both\nSyncState *\n"
     )

@@ -1,4 +1,4 @@
-"""IMAP transcripts: scripts a postmaster can read, against the session and the real store, without sockets.
+"""IMAP transcripts: scripts a postmaster can read, on the real store, through memory and over TCP with TLS.
 
 A script has header lines (`rfc:`, `state:` none | auth | selected, `connections:`, `messages:`), a blank line, then
 `C:` lines, sent under a tag of their own, and `S:` lines. An `S:` that starts with OK, NO or BAD is the completion of
@@ -9,12 +9,13 @@ and the same from then on, `\\r\\n` is a line end inside a literal, and `<<text>
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import structlog
@@ -29,9 +30,12 @@ from services.core.settings import Settings
 from services.core.store import accounts, blobs, content, messages
 from services.core.store.engine import Store
 from services.core.store.messages import Placement
+from services.core.stream import Listener
+from services.core.tls import ensure_dev_certificate, server_context
 from services.imap.feature import Registry
 from services.imap.features import FEATURES, OFFERS
 from services.imap.notifier import Notifier
+from services.imap.server import Connections
 from services.imap.session import Services, Session
 from services.imap.wire.encode import encode
 from services.imap.wire.framer import Framer, NeedLiteral, Request
@@ -86,7 +90,19 @@ class Bindings:
         return found is not None
 
 
-# ---- the door without sockets ----------------------------------------------------------------------------------
+# ---- the doors -------------------------------------------------------------------------------------------------
+
+
+class Peer(Protocol):
+    """A client of either door."""
+
+    said: list[str]
+
+    def send(self, tag: str, text: str) -> None: ...
+
+    async def until(self, found: Callable[[], bool]) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Hints:
@@ -109,6 +125,19 @@ class Hints:
                 handlers.remove(handler)
 
         return Listening()
+
+
+def responses(octets: bytes) -> tuple[list[str], bytes]:
+    """The whole responses at the start, literals and all, and what is left of one that is not."""
+    found, at = [], 0
+    while True:
+        end = octets.find(b"\r\n", at)
+        while end >= 0 and (literal := re.search(rb"\{(\d+)\}\Z", octets[at:end])):
+            end = octets.find(b"\r\n", end + 2 + int(literal[1]))
+        if end < 0:
+            return found, octets[at:]
+        found.append(octets[at:end].decode("utf-8", "surrogateescape"))
+        at = end + 2
 
 
 class MemoryPeer:
@@ -135,13 +164,9 @@ class MemoryPeer:
 
     def take(self, octets: bytes) -> None:
         """Cut what the session says into responses, literals and all."""
-        text = octets.decode("utf-8", "surrogateescape")
-        while text:
-            end = text.index("\r\n")
-            while literal := re.search(r"\{(\d+)\}$", text[:end]):
-                end = text.index("\r\n", end + 2 + int(literal[1]))
-            self.said.append(text[:end])
-            text = text[end + 2 :]
+        said, rest = responses(octets)
+        assert rest == b""
+        self.said += said
         self.came.set()
 
     def send(self, tag: str, text: str) -> None:
@@ -183,6 +208,41 @@ class MemoryPeer:
         await self.session.close()
 
 
+class TcpPeer:
+    """A client at the other end of a socket, under TLS."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self.said: list[str] = []
+        self._rest = b""
+        self._asked = False  # the server waits for a line that is no command
+
+    @classmethod
+    async def connect(cls, port: int, ca: Path) -> "TcpPeer":
+        tls = ssl.create_default_context(cafile=str(ca))
+        peer = cls(*await asyncio.open_connection("localhost", port, ssl=tls))
+        await peer.until(lambda: bool(peer.said))
+        assert peer.said.pop().startswith("* OK [CAPABILITY ")
+        return peer
+
+    def send(self, tag: str, text: str) -> None:
+        line, self._asked = (text if self._asked else f"{tag} {text}"), False
+        self._writer.write(line.encode() + b"\r\n")
+
+    async def until(self, found: Callable[[], bool]) -> None:
+        """Return when the responses so far are enough; AssertionError where the server leaves first."""
+        async with asyncio.timeout(WAIT_S):
+            while not found():
+                octets = await self._reader.read(65536)
+                assert octets, f"the server has closed; it said {self.said}"
+                said, self._rest = responses(self._rest + octets)
+                self.said += said
+                self._asked = self._asked or any(line.startswith("+ ") for line in said)
+
+    async def close(self) -> None:
+        self._writer.transport.abort()
+
+
 # ---- the world -------------------------------------------------------------------------------------------------
 
 
@@ -207,14 +267,31 @@ async def account(store: Store, count: int) -> AccountId:
 
 
 @asynccontextmanager
-async def world(store: Store, connections: int) -> AsyncIterator[list[MemoryPeer]]:
-    """Sessions of one process on that store."""
+async def shared(store: Store) -> AsyncIterator[Services]:
+    """What the sessions of one process share, on that store."""
     log, hints = structlog.get_logger(), Hints()
     authenticator = Authenticator(store, hints, Settings())
-    services = Services(store, authenticator, Notifier(hints, store, log), log, Registry(FEATURES), OFFERS, 50 << 20)
+    try:
+        yield Services(store, authenticator, Notifier(hints, store, log), log, Registry(FEATURES), OFFERS, 50 << 20)
+    finally:
+        authenticator.close()
+
+
+@asynccontextmanager
+async def world(store: Store, connections: int, certificates: Path | None = None) -> AsyncIterator[list[Peer]]:
+    """Clients of one process: over TCP where there is a folder to make certificates in."""
     async with AsyncExitStack() as stack:
-        stack.callback(authenticator.close)
-        peers = [MemoryPeer(services) for _ in range(connections)]
+        services = await stack.enter_async_context(shared(store))
+        if certificates is None:
+            peers: list[Peer] = [MemoryPeer(services) for _ in range(connections)]
+        else:
+            files = ensure_dev_certificate(certificates, ("localhost",))
+            context = server_context(files.cert, files.key)
+            connected = Connections(services, lambda: context, login_timeout_s=WAIT_S, idle_timeout_s=WAIT_S)
+            listener = Listener(connected.serve, tls=lambda: context, implicit_tls=True)
+            await listener.listen("127.0.0.1", 0)
+            stack.push_async_callback(listener.close, 0)
+            peers = [await TcpPeer.connect(listener.port, files.ca) for _ in range(connections)]
         for peer in peers:
             stack.push_async_callback(peer.close)
         yield peers
@@ -223,7 +300,7 @@ async def world(store: Store, connections: int) -> AsyncIterator[list[MemoryPeer
 class Conversation:
     """Plays a script."""
 
-    def __init__(self, peers: list[MemoryPeer]) -> None:
+    def __init__(self, peers: list[Peer]) -> None:
         self.peers = peers
         self.bindings = Bindings()
         self.tags = 0
@@ -284,11 +361,18 @@ async def begin(talk: Conversation, state: str) -> None:
             await talk.expect(peer, "OK")
 
 
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tls")
+
+
+@pytest.mark.parametrize("door", ["memory", "tcp"])
 @pytest.mark.parametrize("path", SCRIPTS, ids=[path.stem for path in SCRIPTS])
-async def test_transcript(path: Path, store: Store) -> None:
+async def test_transcript(path: Path, door: str, store: Store, certificates: Path) -> None:
     script = read(path)
     await account(store, int(script.header.get("messages", "0")))
-    async with world(store, int(script.header.get("connections", "1"))) as peers:
+    folder = certificates if door == "tcp" else None
+    async with world(store, int(script.header.get("connections", "1")), folder) as peers:
         talk = Conversation(peers)
         await begin(talk, script.header.get("state", "none"))
         await talk.play(script)

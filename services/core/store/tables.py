@@ -128,6 +128,7 @@ account_seq = Table(
     *(_number(f"cn_{name}") for name in ("email", "mailbox", "thread", "event", "contact", "other")),
     _number("used_octets"),
     _number("used_items"),
+    _number("forgotten_cn"),  # tombstones up to here may be gone: see `retention`
     postgresql_with={"fillfactor": "50"},  # room for HOT updates: this row changes with every write
     info=_by_account,
 )
@@ -239,6 +240,7 @@ tombstones = Table(
     Column("last_ref", Boolean, nullable=False),  # no other placement of the object was left: JMAP "destroyed"
     _moment("at"),
     Index("tombstones_fid_idx", "account_id", "fid", "cn"),
+    Index("tombstones_at_idx", "at", postgresql_using="brin"),  # rows come in order of time
     info=_by_account,
 )
 
