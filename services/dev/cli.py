@@ -12,6 +12,7 @@ from services.dev import control
 from services.dev import up as starting
 from services.dev.home import Home, find
 from services.dev.plan import Plan, base_of
+from services.dev.provision_document import apply, export
 from services.dev.provision_verbs import account, alias, domain, quota
 from services.dev.status import show, status
 from services.dev.trouble import Trouble
@@ -25,6 +26,8 @@ app = typer.Typer(
 )
 for group in (domain, account, alias, quota):
     app.add_typer(group)
+app.command("apply")(apply)
+app.command("export")(export)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 INTERRUPTED = 130

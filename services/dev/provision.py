@@ -51,6 +51,15 @@ class Provisioning:
         finally:
             await store.close()
 
+    @property
+    def store(self) -> Store:
+        """The store, for what provisions on its own."""
+        return self._store
+
+    async def tell(self, domain: str, account_id: AccountId | None) -> None:
+        """Let caches know of a change that was made in the store."""
+        await self._tell(domain, account_id)
+
     # ---- domains -----------------------------------------------------------------------------------------------
 
     async def add_domain(self, name: str) -> Row:
