@@ -64,6 +64,9 @@ sync:
 {{- range $name, $row := include "posta.table" . | fromYaml -}}
 {{- $given := get $root.Values.services $name | default dict -}}
 {{- $all := mergeOverwrite (deepCopy $root.Values.defaults) (deepCopy $given) -}}
+{{- range $door, $_ := $all.ports -}}
+{{- if not (hasKey ($row.doors | default dict) $door) -}}{{- fail (printf "services.%s.ports.%s: no such door" $name $door) -}}{{- end -}}
+{{- end -}}
 {{- if $all.enabled -}}
 {{- $_ := set $found $name (merge (dict "row" $row) $all) -}}
 {{- end -}}
