@@ -49,6 +49,7 @@ ITEMS: dict[str, Any] = {
     "tls.extraNames": TEXT,
     "clamd.addresses": TEXT,
     "rspamd.addresses": TEXT,
+    "rspamd.controllers": TEXT,
     "canary.publicAddresses": TEXT,
     "canary.blocklists": TEXT,
 }

@@ -125,6 +125,15 @@ class Scan(_Group):
 class Filter(_Group):
     clamd: Words = ()
     """`host:port` or the path of a Unix socket, several for several daemons."""
+    rspamd: Words = ()
+    """The same, for rspamd's normal workers."""
+    rspamd_controller: Words = ()
+    """The same, for its controllers: what users move into and out of Junk is taught there."""
+    rspamd_password: SecretStr | None = None
+    rspamd_max_size: ByteSize = ByteSize(50 * 1024 * 1024)
+    """Larger messages are not examined for spam, and say so."""
+    optional: Words = ()
+    """Engines, by name, whose failure holds no mail up."""
     refuse_extensions: Words = tuple(DANGEROUS.split())
     concurrency: Count = 32
     engine_deadline_s: Seconds = 10

@@ -53,6 +53,10 @@
 - name: POSTA_FILTER_RSPAMD
   value: {{ join "," . | quote }}
 {{- end }}
+{{- with concat (.Values.rspamd.enabled | ternary (list (printf "%s-rspamd:11334" $name)) list) .Values.rspamd.controllers }}
+- name: POSTA_FILTER_RSPAMD_CONTROLLER
+  value: {{ join "," . | quote }}
+{{- end }}
 {{- end }}
 
 {{/* Autoconfig must name the ports that clients see, not those the pods listen on. */}}
