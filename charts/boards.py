@@ -32,6 +32,11 @@ class Board(NamedTuple):
     panels: tuple[Panel, ...]
 
 
+def one(title: str, unit: str, query: str, legend: str, kind: str = "timeseries", says: str = "") -> Panel:
+    """A graph of a single query."""
+    return Panel(title, unit, ((query, legend),), kind, says)
+
+
 def rate(metric: str, by: str = "", more: str = "") -> str:
     """Events a second, summed by a label."""
     grouped = f" by ({by})" if by else ""
@@ -62,26 +67,27 @@ def total(metric: str, by: str = "") -> str:
 
 def connections(service: str, what: str) -> Panel:
     """What is open at a service's doors."""
-    return Panel(what, "short", ((total(f"posta_{service}_connections", "door"), "{{door}}"),))
+    return one(what, "short", total(f"posta_{service}_connections", "door"), "{{door}}")
 
 
 def logins(service: str) -> Panel:
     """Logins by how they ended."""
-    return Panel("Logins", "ops", ((rate(f"posta_{service}_logins_total", "result"), "{{result}}"),))
+    return one("Logins", "ops", rate(f"posta_{service}_logins_total", "result"), "{{result}}")
 
 
 def door_panels(service: str) -> tuple[Panel, ...]:
     """What the two SMTP doors have in common."""
     return (
-        Panel("Messages by reply", "ops", ((rate(f"posta_{service}_messages_total", "code"), "{{code}}"),)),
+        one("Messages by reply", "ops", rate(f"posta_{service}_messages_total", "code"), "{{code}}"),
         times("From the final dot to the reply", f"posta_{service}_message_seconds"),
         connections(service, "Open connections"),
-        Panel(
-            "Share that is kept", "percentunit",
-            ((f'{rate(f"posta_{service}_messages_total", more=KEPT)} / '
-              f'{rate(f"posta_{service}_messages_total")}', "250"),),
+        one(
+            "Share that is kept",
+            "percentunit",
+            f"{rate(f'posta_{service}_messages_total', more=KEPT)} / {rate(f'posta_{service}_messages_total')}",
+            "250",
         ),
-    )  # fmt: skip
+    )
 
 
 def scaling_panels() -> tuple[Panel, ...]:
@@ -93,141 +99,273 @@ def scaling_panels() -> tuple[Panel, ...]:
         (rate("posta_sync_requests_total"), "sync: requests/s"),
     )
     return (
-        Panel(
+        one(
             "Pods that are scraped",
             "short",
-            (
-                (  # fmt: skip
-                    'count by (component)(process_start_time_seconds{$sel,component!=""})',
-                    "{{component}}",
-                ),
-            ),
+            'count by (component)(process_start_time_seconds{$sel,component!=""})',
+            "{{component}}",
         ),
         Panel("What they carry", "short", carried),
-        Panel("CPU by service", "short", ((rate("process_cpu_seconds_total", "component"), "{{component}}"),)),
-        Panel("Memory by service", "bytes", ((total("process_resident_memory_bytes", "component"), "{{component}}"),)),
-        Panel(
+        one("CPU by service", "short", rate("process_cpu_seconds_total", "component"), "{{component}}"),
+        one("Memory by service", "bytes", total("process_resident_memory_bytes", "component"), "{{component}}"),
+        one(
             "Memory of a pod, largest",
             "bytes",
-            (
-                (  # fmt: skip
-                    "max by (component)(process_resident_memory_bytes{$sel})",
-                    "{{component}}",
-                ),
-            ),
+            "max by (component)(process_resident_memory_bytes{$sel})",
+            "{{component}}",
         ),
-        Panel(
-            "File descriptors of a pod, most",
-            "short",
-            (
-                (  # fmt: skip
-                    "max by (component)(process_open_fds{$sel})",
-                    "{{component}}",
-                ),
-            ),
-        ),
+        one("File descriptors of a pod, most", "short", "max by (component)(process_open_fds{$sel})", "{{component}}"),
     )
 
 
 BOARDS = (
-    Board("overview", "Posta / Overview", (
-        Panel("Mail arrives (canary)", "s", ((quantile(0.95, "posta_canary_journey_seconds"), "p95"),), "stat",
-              "From handing in to seeing it in INBOX, the way a user does it."),
-        Panel("Kept a minute", "short",
-              ((" + ".join(f'60 * {rate(f"posta_{door}_messages_total", more=KEPT)}'
-                           for door in DOORS), "messages"),), "stat"),
-        Panel("Waiting for a mailbox here", "short", ((most("posta_delivery_spool_recipients", more='kind="local"'), ""),), "stat"),
-        Panel("Waiting to go out", "short", ((most("posta_delivery_spool_recipients", more='kind="remote"'), ""),), "stat"),
-        Panel("Message flow", "ops", (
-            *((rate(f"posta_{door}_messages_total", more='code="250"'), f"{door}: kept") for door in DOORS),
-            (rate("posta_filter_scans_total"), "filter: examined"),
-            (rate("posta_delivery_recipients_delivered_total"), "delivery: into mailboxes"),
-        )),
-        Panel("Time of each step, p95", "s", (
-            *((quantile(0.95, f"posta_{door}_message_seconds"), f"{door}: dot to 250") for door in DOORS),
-            (quantile(0.95, "posta_filter_scan_seconds"), "filter: verdict"),
-            (quantile(0.95, "posta_delivery_recipient_delivery_seconds"), "delivery: 250 to mailbox"),
-        )),
-        Panel("Refused or put off", "ops", tuple(
-            (f'sum by (code)(rate(posta_{door}_messages_total{{$sel,code!="250"}}[$__rate_interval]))', f"{door} {{{{code}}}}")
-            for door in DOORS)),
-        Panel("Verdicts", "ops", ((rate("posta_filter_scans_total", "action"), "{{action}}"),)),
-        Panel("Oldest message that waits", "s", ((most("posta_delivery_spool_oldest_seconds", "kind"), "{{kind}}"),)),
-        Panel("Open connections", "short",
-              tuple((total(f"posta_{name}_connections"), name) for name in (*DOORS, *READERS))),
-    )),
-    Board("submission", "Posta / Submission", (*door_panels("submission"), logins("submission"),
-          times("Time of a login", "posta_submission_login_seconds"))),
+    Board(
+        "overview",
+        "Posta / Overview",
+        (
+            one(
+                "Mail arrives (canary)",
+                "s",
+                quantile(0.95, "posta_canary_journey_seconds"),
+                "p95",
+                kind="stat",
+                says="From handing in to seeing it in INBOX, the way a user does it.",
+            ),
+            one(
+                "Kept a minute",
+                "short",
+                " + ".join(f"60 * {rate(f'posta_{door}_messages_total', more=KEPT)}" for door in DOORS),
+                "messages",
+                kind="stat",
+            ),
+            one(
+                "Waiting for a mailbox here",
+                "short",
+                most("posta_delivery_spool_recipients", more='kind="local"'),
+                "",
+                kind="stat",
+            ),
+            one(
+                "Waiting to go out",
+                "short",
+                most("posta_delivery_spool_recipients", more='kind="remote"'),
+                "",
+                kind="stat",
+            ),
+            Panel(
+                "Message flow",
+                "ops",
+                (
+                    *((rate(f"posta_{door}_messages_total", more='code="250"'), f"{door}: kept") for door in DOORS),
+                    (rate("posta_filter_scans_total"), "filter: examined"),
+                    (rate("posta_delivery_recipients_delivered_total"), "delivery: into mailboxes"),
+                ),
+            ),
+            Panel(
+                "Time of each step, p95",
+                "s",
+                (
+                    *((quantile(0.95, f"posta_{door}_message_seconds"), f"{door}: dot to 250") for door in DOORS),
+                    (quantile(0.95, "posta_filter_scan_seconds"), "filter: verdict"),
+                    (quantile(0.95, "posta_delivery_recipient_delivery_seconds"), "delivery: 250 to mailbox"),
+                ),
+            ),
+            Panel(
+                "Refused or put off",
+                "ops",
+                tuple(
+                    (
+                        f'sum by (code)(rate(posta_{door}_messages_total{{$sel,code!="250"}}[$__rate_interval]))',
+                        f"{door} {{{{code}}}}",
+                    )
+                    for door in DOORS
+                ),
+            ),
+            one("Verdicts", "ops", rate("posta_filter_scans_total", "action"), "{{action}}"),
+            one("Oldest message that waits", "s", most("posta_delivery_spool_oldest_seconds", "kind"), "{{kind}}"),
+            Panel(
+                "Open connections",
+                "short",
+                tuple((total(f"posta_{name}_connections"), name) for name in (*DOORS, *READERS)),
+            ),
+        ),
+    ),
+    Board(
+        "submission",
+        "Posta / Submission",
+        (*door_panels("submission"), logins("submission"), times("Time of a login", "posta_submission_login_seconds")),
+    ),
     Board("mx", "Posta / MX", door_panels("mxrouter")),
-    Board("filter", "Posta / Filter", (
-        Panel("Verdicts", "ops", ((rate("posta_filter_scans_total", "action"), "{{action}}"),)),
-        times("Time of a verdict", "posta_filter_scan_seconds"),
-        Panel("Messages in hand", "short", ((total("posta_filter_scans_in_hand", "pod"), "{{pod}}"),)),
-        Panel("Time of each engine, p95", "s", ((quantile(0.95, "posta_filter_engine_seconds", "engine"), "{{engine}}"),)),
-        Panel("Engines that failed", "ops", ((rate("posta_filter_engine_faults_total", "engine"), "{{engine}}"),)),
-    )),
-    Board("queue", "Posta / Queue", (
-        Panel("Recipients that wait", "short", ((most("posta_delivery_spool_recipients", "kind"), "{{kind}}"),)),
-        Panel("Oldest message", "s", ((most("posta_delivery_spool_oldest_seconds", "kind"), "{{kind}}"),)),
-        Panel("Overdue", "s", ((most("posta_delivery_spool_overdue_seconds", "kind"), "{{kind}}"),), says=
-              "How long the recipient that waits longest has been due: what the relay scales by."),
-        Panel("Tried four times or more", "short", ((most("posta_delivery_spool_failing", "kind"), "{{kind}}"),)),
-        Panel("Most of one sender", "short", ((most("posta_delivery_spool_one_sender"), "recipients"),)),
-    )),
-    Board("delivery", "Posta / Delivery and store", (
-        Panel("Recipients", "ops", (
-            (rate("posta_delivery_recipients_delivered_total"), "delivered"),
-            (rate("posta_delivery_recipients_refused_total"), "refused"),
-            (rate("posta_delivery_recipients_failed_total"), "failed, tried again"),
-        )),
-        times("From the 250 to the mailbox", "posta_delivery_recipient_delivery_seconds"),
-        Panel("Transactions", "ops", tuple((rate(f"posta_{name}_store_transaction_seconds_count"), name) for name in EVERYONE)),
-        Panel("Time of a transaction, p95", "s", tuple(
-            (quantile(0.95, f"posta_{name}_store_transaction_seconds"), name) for name in EVERYONE)),
-        Panel("Slowest kinds in delivery, p95", "s", ((  # fmt: skip
-            f'topk(8, {quantile(0.95, "posta_delivery_store_transaction_seconds", "name")})', "{{name}}"),)),
-        Panel("Found no database", "ops", tuple((rate(f"posta_{name}_store_unavailable_total"), name) for name in EVERYONE)),
-        Panel("Replication lag", "s", ((most("posta_delivery_store_replication_lag_seconds"), "slowest replica"),)),
-    )),
-    Board("readers", "Posta / IMAP and POP", (
-        *(connections(name, f"{name.upper()} sessions") for name in READERS),
-        *(Panel(f"{name.upper()} logins", "ops", ((rate(f"posta_{name}_logins_total", "result"), "{{result}}"),)) for name in READERS),
-        *(times(f"Time of a login by {name.upper()}", f"posta_{name}_login_seconds") for name in READERS),
-        Panel("IMAP sessions by pod", "short", ((total("posta_imap_connections", "pod"), "{{pod}}"),)),
-        Panel("Slowest kinds in IMAP, p95", "s", ((  # fmt: skip
-            f'topk(8, {quantile(0.95, "posta_imap_store_transaction_seconds", "name")})', "{{name}}"),)),
-    )),
-    Board("sync", "Posta / HTTP", (
-        Panel("Requests", "reqps", ((rate("posta_sync_requests_total", "method,code"), "{{method}} {{code}}"),)),
-        times("Time of a request", "posta_sync_request_seconds"),
-    )),
-    Board("nats", "Posta / NATS", (
-        Panel("Tickets that nobody has taken", "short", ((most("posta_delivery_work_pending", "subject"), "{{subject}}"),)),
-        Panel("Tickets in hand", "short", ((most("posta_delivery_work_in_hand", "subject"), "{{subject}}"),)),
-        Panel("Handed out again", "short", ((most("posta_delivery_work_redelivered", "subject"), "{{subject}}"),)),
-        Panel("Octets in a stream", "bytes", ((most("posta_delivery_stream_octets", "stream"), "{{stream}}"),)),
-        Panel("Pods without NATS", "short", tuple(
-            (f"count(posta_{name}_bus_connected{{$sel}} == 0) or vector(0)", name) for name in EVERYONE)),
-    )),
+    Board(
+        "filter",
+        "Posta / Filter",
+        (
+            one("Verdicts", "ops", rate("posta_filter_scans_total", "action"), "{{action}}"),
+            times("Time of a verdict", "posta_filter_scan_seconds"),
+            one("Messages in hand", "short", total("posta_filter_scans_in_hand", "pod"), "{{pod}}"),
+            one("Time of each engine, p95", "s", quantile(0.95, "posta_filter_engine_seconds", "engine"), "{{engine}}"),
+            one("Engines that failed", "ops", rate("posta_filter_engine_faults_total", "engine"), "{{engine}}"),
+        ),
+    ),
+    Board(
+        "queue",
+        "Posta / Queue",
+        (
+            one("Recipients that wait", "short", most("posta_delivery_spool_recipients", "kind"), "{{kind}}"),
+            one("Oldest message", "s", most("posta_delivery_spool_oldest_seconds", "kind"), "{{kind}}"),
+            one(
+                "Overdue",
+                "s",
+                most("posta_delivery_spool_overdue_seconds", "kind"),
+                "{{kind}}",
+                says="How long the recipient that waits longest has been due: what the relay scales by.",
+            ),
+            one("Tried four times or more", "short", most("posta_delivery_spool_failing", "kind"), "{{kind}}"),
+            one("Most of one sender", "short", most("posta_delivery_spool_one_sender"), "recipients"),
+        ),
+    ),
+    Board(
+        "delivery",
+        "Posta / Delivery and store",
+        (
+            Panel(
+                "Recipients",
+                "ops",
+                (
+                    (rate("posta_delivery_recipients_delivered_total"), "delivered"),
+                    (rate("posta_delivery_recipients_refused_total"), "refused"),
+                    (rate("posta_delivery_recipients_failed_total"), "failed, tried again"),
+                ),
+            ),
+            times("From the 250 to the mailbox", "posta_delivery_recipient_delivery_seconds"),
+            Panel(
+                "Transactions",
+                "ops",
+                tuple((rate(f"posta_{name}_store_transaction_seconds_count"), name) for name in EVERYONE),
+            ),
+            Panel(
+                "Time of a transaction, p95",
+                "s",
+                tuple((quantile(0.95, f"posta_{name}_store_transaction_seconds"), name) for name in EVERYONE),
+            ),
+            one(
+                "Slowest kinds in delivery, p95",
+                "s",
+                f"topk(8, {quantile(0.95, 'posta_delivery_store_transaction_seconds', 'name')})",
+                "{{name}}",
+            ),
+            Panel(
+                "Found no database",
+                "ops",
+                tuple((rate(f"posta_{name}_store_unavailable_total"), name) for name in EVERYONE),
+            ),
+            one("Replication lag", "s", most("posta_delivery_store_replication_lag_seconds"), "slowest replica"),
+        ),
+    ),
+    Board(
+        "readers",
+        "Posta / IMAP and POP",
+        (
+            *(connections(name, f"{name.upper()} sessions") for name in READERS),
+            *(
+                one(f"{name.upper()} logins", "ops", rate(f"posta_{name}_logins_total", "result"), "{{result}}")
+                for name in READERS
+            ),
+            *(times(f"Time of a login by {name.upper()}", f"posta_{name}_login_seconds") for name in READERS),
+            one("IMAP sessions by pod", "short", total("posta_imap_connections", "pod"), "{{pod}}"),
+            one(
+                "Slowest kinds in IMAP, p95",
+                "s",
+                f"topk(8, {quantile(0.95, 'posta_imap_store_transaction_seconds', 'name')})",
+                "{{name}}",
+            ),
+        ),
+    ),
+    Board(
+        "sync",
+        "Posta / HTTP",
+        (
+            one("Requests", "reqps", rate("posta_sync_requests_total", "method,code"), "{{method}} {{code}}"),
+            times("Time of a request", "posta_sync_request_seconds"),
+        ),
+    ),
+    Board(
+        "nats",
+        "Posta / NATS",
+        (
+            one(
+                "Tickets that nobody has taken", "short", most("posta_delivery_work_pending", "subject"), "{{subject}}"
+            ),
+            one("Tickets in hand", "short", most("posta_delivery_work_in_hand", "subject"), "{{subject}}"),
+            one("Handed out again", "short", most("posta_delivery_work_redelivered", "subject"), "{{subject}}"),
+            one("Octets in a stream", "bytes", most("posta_delivery_stream_octets", "stream"), "{{stream}}"),
+            Panel(
+                "Pods without NATS",
+                "short",
+                tuple((f"count(posta_{name}_bus_connected{{$sel}} == 0) or vector(0)", name) for name in EVERYONE),
+            ),
+        ),
+    ),
     Board("scaling", "Posta / Scaling", scaling_panels()),
-    Board("slo", "Posta / Service levels", (
-        Panel("Canary messages that arrived, 30 days", "percentunit", ((  # fmt: skip
-            'sum(increase(posta_canary_journeys_total{$sel,result="arrived"}[30d]))'
-            " / sum(increase(posta_canary_journeys_total{$sel}[30d]))", "arrived"),), "stat"),
-        Panel("Arrived within 10 s, 30 days", "percentunit", ((  # fmt: skip
-            'sum(increase(posta_canary_journey_seconds_bucket{$sel,le="10.0"}[30d]))'
-            " / sum(increase(posta_canary_journey_seconds_count{$sel}[30d]))", "within 10 s"),), "stat"),
-        Panel("Doors that answered 250 or 5xx, not 4xx", "percentunit", tuple(
-            (f'1 - sum(rate(posta_{door}_messages_total{{$sel,code=~"4.."}}[1h]))'
-             f" / sum(rate(posta_{door}_messages_total{{$sel}}[1h]))", door) for door in DOORS)),
-        Panel("Delivered within 5 s of the 250", "percentunit", ((  # fmt: skip
-            'sum(rate(posta_delivery_recipient_delivery_seconds_bucket{$sel,le="5.0"}[1h]))'
-            " / sum(rate(posta_delivery_recipient_delivery_seconds_count{$sel}[1h]))", "delivered"),)),
-        Panel("Logins not lost to us", "percentunit", tuple(
-            (f'1 - sum(rate(posta_{name}_logins_total{{$sel,result="unavailable"}}[1h]))'
-             f" / sum(rate(posta_{name}_logins_total{{$sel}}[1h]))", name) for name in ("submission", *READERS))),
-        Panel("Days until the certificate ends", "d", tuple(
-            (f"(min(posta_{name}_certificate_expiry_timestamp_seconds{{$sel}}) - time()) / 86400", name)
-            for name in (*DOORS, *READERS, "sync"))),
-    )),
-)  # fmt: skip
+    Board(
+        "slo",
+        "Posta / Service levels",
+        (
+            one(
+                "Canary messages that arrived, 30 days",
+                "percentunit",
+                'sum(increase(posta_canary_journeys_total{$sel,result="arrived"}[30d]))'
+                " / sum(increase(posta_canary_journeys_total{$sel}[30d]))",
+                "arrived",
+                kind="stat",
+            ),
+            one(
+                "Arrived within 10 s, 30 days",
+                "percentunit",
+                'sum(increase(posta_canary_journey_seconds_bucket{$sel,le="10.0"}[30d]))'
+                " / sum(increase(posta_canary_journey_seconds_count{$sel}[30d]))",
+                "within 10 s",
+                kind="stat",
+            ),
+            Panel(
+                "Doors that answered 250 or 5xx, not 4xx",
+                "percentunit",
+                tuple(
+                    (
+                        f'1 - sum(rate(posta_{door}_messages_total{{$sel,code=~"4.."}}[1h]))'
+                        f" / sum(rate(posta_{door}_messages_total{{$sel}}[1h]))",
+                        door,
+                    )
+                    for door in DOORS
+                ),
+            ),
+            one(
+                "Delivered within 5 s of the 250",
+                "percentunit",
+                'sum(rate(posta_delivery_recipient_delivery_seconds_bucket{$sel,le="5.0"}[1h]))'
+                " / sum(rate(posta_delivery_recipient_delivery_seconds_count{$sel}[1h]))",
+                "delivered",
+            ),
+            Panel(
+                "Logins not lost to us",
+                "percentunit",
+                tuple(
+                    (
+                        f'1 - sum(rate(posta_{name}_logins_total{{$sel,result="unavailable"}}[1h]))'
+                        f" / sum(rate(posta_{name}_logins_total{{$sel}}[1h]))",
+                        name,
+                    )
+                    for name in ("submission", *READERS)
+                ),
+            ),
+            Panel(
+                "Days until the certificate ends",
+                "d",
+                tuple(
+                    (f"(min(posta_{name}_certificate_expiry_timestamp_seconds{{$sel}}) - time()) / 86400", name)
+                    for name in (*DOORS, *READERS, "sync")
+                ),
+            ),
+        ),
+    ),
+)

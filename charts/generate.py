@@ -20,6 +20,7 @@ CHART = ROOT / "posta"
 sys.path[:0] = [str(ROOT.parent), str(ROOT)]
 
 from boards import BOARDS, Board, Panel  # noqa: E402
+
 from services.core.settings import Settings  # noqa: E402
 
 BY_THE_CHART = {"hostname", "listen_host", "grace_s", "health", "tls", "proxy", "probe"}

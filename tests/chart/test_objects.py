@@ -16,9 +16,8 @@ from tests.chart.conftest import CHART, INSTALLS, MINIMAL, Render, Rendered, mer
 
 MINORS = ("1.35", "1.36", "1.37")
 # Of other projects: their schemas come with them, not with Kubernetes.
-FOREIGN = {
-    "Certificate", "HTTPRoute", "PodMonitor", "PrometheusRule", "ScaledObject", "ServiceMonitor", "TCPRoute", "TLSRoute",
-}  # fmt: skip
+ROUTES = {"HTTPRoute", "TCPRoute", "TLSRoute"}
+FOREIGN = {"Certificate", "PodMonitor", "PrometheusRule", "ScaledObject", "ServiceMonitor", *ROUTES}
 SERVICES = ("submission", "mx", "relay", "filter", "delivery", "imap", "pop", "sync")
 
 

@@ -21,7 +21,7 @@ relay:
   image: mxrouter
   shut: [POSTA_MXROUTER_PORT]
   sends: true
-  meter: posta_delivery_spool_oldest_seconds
+  meter: posta_delivery_spool_overdue_seconds
   by: '{kind="remote"}'
   shared: true
 filter:
