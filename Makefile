@@ -74,7 +74,7 @@ $(STAMP):
 # Mail clients that nobody here wrote. Where they cannot be installed the tests that need them are skipped, and say so.
 clients:
 	@missing=""; \
-	for each in swaks:swaks mbsync:isync fetchmail:fetchmail curl:curl; do \
+	for each in swaks:swaks mbsync:isync fetchmail:fetchmail curl:curl opendkim:opendkim; do \
 		command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; \
 	done; \
 	perl -MNet::SSLeay -e 1 2>/dev/null || missing="$$missing libnet-ssleay-perl"; \

@@ -6,20 +6,23 @@ that minute. `announce` stands here too, so that both ends of it read on one pag
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
+from pydantic import SecretStr
 
 from services.contracts.v1.mail_pb2 import DirectoryChanged
+from services.core import srs
 from services.core.address import Address, BadAddress, parse
 from services.core.bus import directory_changed
 from services.core.cache import Cache
 from services.core.ids import AccountId
-from services.core.store import accounts
+from services.core.store import accounts, secrets
 from services.core.store.accounts import NoSuchAccount, Place
-from services.core.store.engine import Store
+from services.core.store.engine import Connection, Store
 
 DEPTH = 10  # aliases that lead to aliases; deeper is nowhere
 _SIZE, _TTL_S = 50_000, 60.0
@@ -62,7 +65,10 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Expanded:
-    """An alias, forward or list: every place it leads to, each once, at least one."""
+    """An alias, forward or list: every place it leads to, each once, at least one.
+
+    Also an address that a forward of ours was sent under: it leads to whoever sent the mail.
+    """
 
     targets: tuple[Local | Remote, ...]
 
@@ -86,8 +92,15 @@ _UNKNOWN = Unknown()
 class Directory:
     """One per process. Every method raises `StoreUnavailable` when it must ask Postgres and cannot."""
 
-    def __init__(self, store: Store, bus: Hints) -> None:
-        self._store, self._bus = store, bus
+    def __init__(
+        self,
+        store: Store,
+        bus: Hints,
+        srs_secret: SecretStr | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`srs_secret`: as `srs.secret` is set; without it, the one that the store may have made."""
+        self._store, self._bus, self._srs_secret, self._clock = store, bus, srs_secret, clock
         self._resolved: Cache[Address, Resolution] = Cache(_SIZE, _TTL_S)
         self._owned: Cache[AccountId, frozenset[str]] = Cache(_SIZE, _TTL_S)
         self._rooms: Cache[AccountId, tuple[int | None, int]] = Cache(_SIZE, _ROOM_TTL_S)
@@ -101,7 +114,8 @@ class Directory:
 
         The exact address first, then the one without its subaddress (`bob+tag@` is `bob@`, RFC 5233), then the
         catch-all; aliases are followed `DEPTH` deep and never round. Targets of an alias that lead nowhere are left
-        out while others remain.
+        out while others remain. A rewritten sender of a domain of ours leads back to the sender it stands for, and
+        nowhere unless we made it in the last `srs.KEEP_DAYS` days.
         """
         kept = self._resolved.peek(address)
         if kept is not None:
@@ -147,15 +161,26 @@ class Directory:
         async with self._store.query("directory.room") as conn:
             return await accounts.usage(conn, account_id)
 
+    async def owns(self, domain: str) -> bool:
+        """Whether mail for the domain is ours to take."""
+        return not isinstance(await self.resolve(Address("postmaster", domain)), Remote)
+
     async def _ask(self, address: Address) -> Resolution:
-        walk = _Walk(address)
         async with self._store.query("directory.resolve") as conn:
+            if srs.is_rewritten(address) and await accounts.places(conn, [address.key], [address.domain]):
+                return await self._returned(conn, address)
+            walk = _Walk(address)
             for _ in range(DEPTH + 1):
                 if not walk.open:
                     break
                 keys = list({key for each in walk.open for key in _candidates(each)})
                 walk.step(await accounts.places(conn, keys, list({each.domain for each in walk.open})))
         return walk.result()
+
+    async def _returned(self, conn: Connection, address: Address) -> Resolution:
+        given = self._srs_secret.get_secret_value() if self._srs_secret else await secrets.get(conn, secrets.SRS)
+        sender = srs.Rewriter(given.encode()).reverse(address, self._clock()) if given else None
+        return Expanded((Remote(sender),)) if sender else _UNKNOWN
 
 
 class _Walk:

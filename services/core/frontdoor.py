@@ -17,7 +17,7 @@ from services.core.tls import Tls
 async def open_intake(service: Service, store: Store, bus: Bus) -> tuple[Intake, Directory]:
     """What both SMTP doors share beyond store and bus."""
     settings = service.settings
-    directory = Directory(store, bus)
+    directory = Directory(store, bus, settings.srs.secret)
     await directory.start()
     spool = Spool(
         store, bus, service.log, group_size=settings.spool.group_size, synchronous=settings.database.durable_staging

@@ -71,7 +71,8 @@ class Intake:
             raise TryLater(replies.DIRECTORY_GONE) from error
         ways = _ways(talk.transaction)
         for target in targets:
-            route = routed(target, notify, recipient.orcpt)
+            named = isinstance(target, Remote) and target.address == recipient.mailbox
+            route = routed(target, notify, recipient.orcpt, None if named else recipient.mailbox.domain)
             if route.orcpt is None and route.address != recipient.address and recipient.mailbox.local.isascii():
                 # RFC 3461 5.2.1: a notice names the address that the sender wrote, not only where it led.
                 route = route._replace(orcpt=f"rfc822;{recipient.address}")

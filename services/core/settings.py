@@ -118,6 +118,16 @@ class Mxrouter(_Group):
     max_per_ip: Ceiling = 50
 
 
+class Dkim(_Group):
+    key_secret: SecretStr | None = None
+    """Encrypts private keys in the store; without it they are kept as they are. Services and `posta` need the same."""
+
+
+class Srs(_Group):
+    secret: SecretStr | None = None
+    """Proves that a bounce answers a forward of ours; without it the store makes one for all processes."""
+
+
 class Scan(_Group):
     deadline_s: Seconds = 30
 
@@ -218,6 +228,8 @@ class Settings(_Group):
     spool: Spool = Spool()
     submission: Submission = Submission()
     mxrouter: Mxrouter = Mxrouter()
+    dkim: Dkim = Dkim()
+    srs: Srs = Srs()
     scan: Scan = Scan()
     filter: Filter = Filter()
     delivery: Delivery = Delivery()

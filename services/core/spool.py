@@ -76,13 +76,18 @@ class _Group(Generic[Item, Result]):
         return [(item, future) for item, _, future in taken]
 
 
-def routed(target: Local | Remote, notify: str | None = None, orcpt: str | None = None) -> spool.Recipient:
-    """One place that the directory named, as the spool keeps it."""
+def routed(
+    target: Local | Remote, notify: str | None = None, orcpt: str | None = None, forwarded_by: str | None = None
+) -> spool.Recipient:
+    """One place that the directory named, as the spool keeps it.
+
+    `forwarded_by`: the domain of ours whose address led there, where the sender named another than the target.
+    """
     match target:
         case Local(account_id=account_id, address=address):
             return spool.Recipient(address, account_id, notify, orcpt)
         case Remote(address=remote):
-            return spool.Recipient(str(remote), None, notify, orcpt)
+            return spool.Recipient(str(remote), None, notify, orcpt, forwarded_by)
 
 
 class Spool:

@@ -17,7 +17,7 @@ async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
     spool = Spool(store, bus, service.log, synchronous=settings.database.durable_staging)
-    directory = Directory(store, bus)
+    directory = Directory(store, bus, settings.srs.secret)
     await directory.start()
     consumer = Consumer(
         store,

@@ -10,6 +10,7 @@ import typer
 
 from services.dev import control
 from services.dev import up as starting
+from services.dev.dkim_verbs import dkim
 from services.dev.home import Home, find
 from services.dev.plan import Plan, base_of
 from services.dev.provision_document import apply, export
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+domain.command("dkim")(dkim)
 for group in (domain, account, alias, quota):
     app.add_typer(group)
 app.command("apply")(apply)

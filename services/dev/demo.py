@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -90,11 +91,20 @@ def invitation(state: Mapping[str, Any]) -> str:
     if "http" in urls:
         lines.append(f"HTTP       {urls['http']}/docs; the admin token is in {urls['admin_token_file']}")
     lines.append(f"trust      {urls.get('ca', 'your own certificate')} (the development CA)")
-    lines.append("Try        posta status, posta trace bob@posta.test, posta account list")
+    posta = _command()
+    lines.append(f"Try        {posta} status, {posta} trace {BOB}, {posta} account list")
     if "submission" in doors:
         login = f"-au {ALICE} -ap {PASSWORD}"
         lines.append(f"Try        swaks -s localhost -p {doors['submission']} -tls {login} -f {ALICE} -t {BOB}")
     return "\n".join([*lines, "", "Ctrl-C stops everything; the data stay in " + state["home"]])
+
+
+def _command() -> str:
+    """`posta` as a person in this folder has to type it."""
+    if shutil.which("posta"):
+        return "posta"
+    installed = Path(sys.executable).with_name("posta")
+    return str(installed.relative_to(Path.cwd()) if installed.is_relative_to(Path.cwd()) else installed)
 
 
 def main(arguments: list[str]) -> None:

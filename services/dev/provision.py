@@ -8,8 +8,13 @@ from services.core import directory
 from services.core.address import BadAddress
 from services.core.auth import enroll
 from services.core.auth.passwords import BadPassword
+from services.core.dkim.keys import KeyUnusable
+from services.core.dkim.rotation import Rotation, RotationRefused
+from services.core.dns import Dns
 from services.core.ids import AccountId
+from services.core.settings import Settings
 from services.core.store import accounts
+from services.core.store.dkim import Key
 from services.core.store.engine import Store, StoreUnavailable
 from services.dev.quiet import bus_at
 from services.dev.trouble import Trouble
@@ -46,6 +51,8 @@ class Provisioning:
             raise Trouble(_WORDS[type(error)].format(error)) from None
         except (BadAddress, BadPassword) as error:
             raise Trouble(str(error), 2) from None
+        except (RotationRefused, KeyUnusable) as error:
+            raise Trouble(str(error)) from None
         except StoreUnavailable as error:
             raise Trouble(f"the store cannot be reached: {error}") from None
         finally:
@@ -86,6 +93,29 @@ class Provisioning:
             await accounts.delete_domain(conn, name)
         await self._tell(domain=name)
         return {"domain": name}
+
+    async def dkim(
+        self, verb: str, domain: str, settings: Settings, *, force: bool = False, adopt: tuple[str, str] | None = None
+    ) -> list[Key]:
+        """The domain's DKIM keys after `show`, `rotate`, `import` or `activate`; after `remove`, what was removed.
+
+        `adopt`: selector and PEM of the key to be imported.
+        """
+        key_secret, servers = settings.dkim.key_secret, settings.dns
+        rotation = Rotation(self._store, lambda: Dns(servers.servers, servers.timeout_s), key_secret)
+        if adopt is not None:
+            return await rotation.adopt(domain, *adopt)
+        match verb:
+            case "show":
+                return await rotation.first(domain)  # new keys sign nothing: there is nobody to tell
+            case "rotate":
+                return await rotation.rotate(domain)
+            case "activate":
+                keys = await rotation.activate(domain, force=force)
+            case _:
+                keys = await rotation.remove(domain)
+        await self._tell(domain=keys[0].domain)
+        return keys
 
     # ---- accounts ----------------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ def _account_list(
 @account.command("show")
 def _account_show(address: Address, as_json: AsJson = False) -> None:
     """One account."""
-    row = _run(lambda p: p.account(address))
+    row = provisioned(lambda p: p.account(address))
     _print([row], as_json, single=True)
 
 
@@ -146,7 +146,7 @@ def _quota_set(address: Address, size: Size, as_json: AsJson = False) -> None:
 @quota.command("show")
 def _quota_show(address: Address, as_json: AsJson = False) -> None:
     """What a mailbox may hold and holds."""
-    row = _run(lambda p: p.account(address))
+    row = provisioned(lambda p: p.account(address))
     _print([{key: row[key] for key in ("address", "quota_octets", "used_octets")}], as_json, single=True)
 
 
@@ -177,7 +177,8 @@ def _password(given: str, from_stdin: bool) -> str:
     return given
 
 
-def _run(work: Callable[[Any], Awaitable[Any]]) -> Any:
+def provisioned(work: Callable[[Any], Awaitable[Any]]) -> Any:
+    """What `work` makes of the platform's `Provisioning`. Raises Trouble."""
     # Imported late: the store takes longer to load than most verbs to run.
     from services.dev.provision import Provisioning
 
@@ -197,12 +198,12 @@ def nats_url() -> str:
 
 
 def _done(work: Callable[[Any], Awaitable[Row]], as_json: bool, line: str) -> None:
-    row = _run(work)
+    row = provisioned(work)
     print(json.dumps(row, default=str) if as_json else line)
 
 
 def _listed(work: Callable[[Any], Awaitable[list[Row]]], as_json: bool) -> None:
-    _print(_run(work), as_json)
+    _print(provisioned(work), as_json)
 
 
 def _print(rows: list[Row], as_json: bool, single: bool = False) -> None:

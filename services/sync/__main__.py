@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store, open_tls
+from services.core.dns import Dns
 from services.core.service import Service, run
-from services.sync import admin, autoconfig
+from services.sync import admin, autoconfig, signing
 from services.sync.app import application
 from services.sync.doors import doors
 from services.sync.meter import Meter
@@ -14,9 +15,10 @@ from services.sync.server import Door
 async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
+    keys = signing.keys(lambda: Dns(settings.dns.servers, settings.dns.timeout_s), settings.dkim.key_secret)
     app = application(
         (
-            admin.router(store, bus, settings.sync.admin_token),
+            admin.router(store, bus, settings.sync.admin_token, keys),
             autoconfig.router(doors(settings.sync, settings.hostname)),
         )
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -33,12 +34,14 @@ _bearer = HTTPBearer(auto_error=False)
 _REPLIES = (401, 404, 409, 413, 422, 503)
 _CHANGE, _LOOK = "admin.change", "admin.look"
 
+Part: TypeAlias = Callable[[APIRouter, Store, Bus], None]
+
 _Limit = Annotated[int, Query(ge=1, le=1000)]
 _Text = Annotated[str, plain(320)]
 
 
-def router(store: Store, bus: Bus, token: SecretStr | None) -> APIRouter:
-    """The API under `/api/v1`, for bearers of `token`; without one it refuses everybody."""
+def router(store: Store, bus: Bus, token: SecretStr | None, *more: Part) -> APIRouter:
+    """The API under `/api/v1`, with `more` parts of it, for bearers of `token`; without one it refuses everybody."""
 
     async def bearer(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
         given = credentials.credentials if credentials else ""
@@ -51,7 +54,7 @@ def router(store: Store, bus: Bus, token: SecretStr | None) -> APIRouter:
         tags=["admin"],
         responses={status: {"model": Problem} for status in _REPLIES},
     )
-    for part in (_domains, _accounts, _passwords, _aliases):
+    for part in (_domains, _accounts, _passwords, _aliases, *more):
         part(api, store, bus)
     return api
 

@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 
 from services.core.address import BadAddress
 from services.core.auth.passwords import BadPassword
+from services.core.dkim.keys import KeyUnusable
+from services.core.dkim.rotation import RotationRefused
 from services.core.store.accounts import AlreadyExists, InUse, NoSuchAccount, NoSuchAddress, NoSuchDomain
 from services.core.store.credentials import NoSuchCredential
 from services.core.store.engine import StoreUnavailable
@@ -21,12 +23,14 @@ from services.core.telemetry import logger
 _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (BadAddress, HTTPStatus.UNPROCESSABLE_ENTITY),
     (BadPassword, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (KeyUnusable, HTTPStatus.UNPROCESSABLE_ENTITY),
     (NoSuchAccount, HTTPStatus.NOT_FOUND),
     (NoSuchDomain, HTTPStatus.NOT_FOUND),
     (NoSuchAddress, HTTPStatus.NOT_FOUND),
     (NoSuchCredential, HTTPStatus.NOT_FOUND),
     (AlreadyExists, HTTPStatus.CONFLICT),
     (InUse, HTTPStatus.CONFLICT),
+    (RotationRefused, HTTPStatus.CONFLICT),
     (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 

@@ -21,8 +21,9 @@ _NEVER: Final = frozenset({"NEVER"})
 _ENVID_OCTETS, _ORCPT_OCTETS = 100, 500
 # RFC 1870 4: at most twenty digits.
 _SIZE_DIGITS: Final = 20
-# Bounce addresses of mailing lists carry a whole recipient in their local part; who refuses them loses mail.
-_FOREIGN_LOCAL: Final = 128
+# Bounce addresses of mailing lists and forwarders carry a whole address in their local part, and bounces come back to
+# them; who refuses them loses mail.
+_FOREIGN_LOCAL: Final = 250
 
 
 class _MailFields(TypedDict, total=False):
@@ -69,7 +70,7 @@ def parse_rcpt(argument: str, esmtp: bool, smtputf8: bool, postmaster_at: str) -
     if path is None:
         raise Refused(replies.SYNTAX.about("RCPT TO:<address>"))
     try:
-        mailbox, rest = parse_path(path, postmaster_at)
+        mailbox, rest = parse_path(path, postmaster_at, _FOREIGN_LOCAL)
     except BadAddress as error:
         raise Refused(replies.BAD_RECIPIENT.about(str(error))) from error
     if mailbox is None:

@@ -87,7 +87,9 @@ _LIST_DOMAINS = text("SELECT domain FROM domains WHERE domain > :after ORDER BY 
 _LOCK_DOMAIN = text("SELECT domain FROM domains WHERE domain = :domain FOR UPDATE")
 _DOMAIN_IN_USE = text("SELECT EXISTS (SELECT FROM addresses WHERE domain = :domain)")
 _IS_OURS = text("SELECT EXISTS (SELECT FROM domains WHERE domain = :domain)")
-_DELETE_DOMAIN = text("DELETE FROM domains WHERE domain = :domain")
+_DELETE_DOMAIN = text("""
+WITH keys AS (DELETE FROM dkim_keys WHERE domain = :domain) DELETE FROM domains WHERE domain = :domain
+""")
 
 _ACCOUNT = """
 SELECT a.account_id, a.address, a.display_name, a.status, a.quota_octets, s.used_octets, s.used_items, a.mailbox_guid,

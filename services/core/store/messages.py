@@ -199,12 +199,15 @@ async def _place(store: Store, name: str, statement: str, placements: Sequence[P
 
 # \Seen moves read_cn and modseq, every other flag cn and modseq (a read mark must not make Exchange clients fetch the
 # message again). What would not change takes no number.
+# Rows are found once and then met again by ctid, which the account's lock keeps still: joined by uid, a planner that
+# takes the folder for small compares every row with every other.
 _STORE = text("""
 WITH want AS (
-  SELECT uid, is_read AS was_read, modseq <= CAST(:unchanged_since AS bigint) AS fresh,
+  SELECT ctid AS place, uid, is_read AS was_read, modseq <= CAST(:unchanged_since AS bigint) AS fresh,
     coalesce(CAST(:seen AS boolean), is_read) AS is_read,
     CAST((flags & ~CAST(:clear AS integer)) | CAST(:set AS integer) AS smallint) AS flags,
     CASE WHEN :replace THEN CAST(:add AS text[])
+         WHEN cardinality(CAST(:add AS text[])) + cardinality(CAST(:drop AS text[])) = 0 THEN keywords
          ELSE ARRAY(SELECT k FROM unnest(keywords) k WHERE k <> ALL(CAST(:drop AS text[]))
                     UNION SELECT unnest(CAST(:add AS text[])) ORDER BY 1) END AS keywords,
     flags AS old_flags, keywords AS old_keywords
@@ -230,7 +233,7 @@ WITH want AS (
   UPDATE items i SET flags = t.flags, keywords = t.keywords, is_read = t.is_read, modseq = seq.cn + t.k,
     cn = CASE WHEN t.changed THEN seq.cn + t.k ELSE i.cn END,
     read_cn = CASE WHEN t.read_changed THEN seq.cn + t.k ELSE i.read_cn END, modified_at = now()
-  FROM todo t, seq WHERE i.account_id = :account_id AND i.fid = :fid AND i.uid = t.uid
+  FROM todo t, seq WHERE i.account_id = :account_id AND i.ctid = t.place
 )
 SELECT ARRAY(SELECT uid FROM todo ORDER BY uid), ARRAY(SELECT uid FROM want WHERE NOT fresh ORDER BY uid),
   coalesce((SELECT seq.cn + sums.n FROM seq, sums), 0)
@@ -337,19 +340,17 @@ async def copy(conn: AsyncConnection, account_id: AccountId, fid: Fid, uids: Seq
 async def move(conn: AsyncConnection, account_id: AccountId, fid: Fid, uids: Sequence[int], into: Fid) -> list[Copied]:
     """As `copy`, and the sources are expunged, their tombstones naming where each went (RFC 6851)."""
     copied = await copy(conn, account_id, fid, uids, into)
-    await _expunge(conn, account_id, fid, [c.source for c in copied], [c.mid for c in copied])
+    if copied:
+        # Copies have consecutive mids in the order of their sources, which is that of the tombstones.
+        await _expunge(conn, account_id, fid, [c.source for c in copied], moved_to=copied[0].mid)
     return copied
 
 
 # ---- expunging -------------------------------------------------------------------------------------------------
 
 _EXPUNGE = text("""
-WITH moved AS (
-  SELECT * FROM unnest(CAST(:uids AS bigint[]), CAST(:moved_to AS bigint[])) AS m(uid, moved_to_mid)
-), gone AS (
-  DELETE FROM items i USING moved m
-  WHERE i.account_id = :account_id AND i.fid = :fid AND i.uid = m.uid
-  RETURNING i.*, m.moved_to_mid
+WITH gone AS (
+  DELETE FROM items WHERE account_id = :account_id AND fid = :fid AND uid = ANY(CAST(:uids AS bigint[])) RETURNING *
 ), k AS (
   SELECT gone.*, row_number() OVER (ORDER BY uid) AS k FROM gone
 ), sums AS (
@@ -366,7 +367,8 @@ WITH moved AS (
   FROM seq, sums WHERE account_id = :account_id AND fid = :fid
 )
 INSERT INTO tombstones (account_id, cn, fid, mid, uid, object_id, kind, dav_name, created_cn, moved_to_mid, last_ref)
-SELECT :account_id, seq.cn + k.k, fid, mid, uid, object_id, kind, dav_name, created_cn, moved_to_mid,
+SELECT :account_id, seq.cn + k.k, fid, mid, uid, object_id, kind, dav_name, created_cn,
+  CAST(:first_mid AS bigint) + k.k - 1,
   NOT EXISTS (SELECT FROM items i WHERE i.account_id = :account_id AND i.object_id = k.object_id
               AND i.mid NOT IN (SELECT mid FROM gone))
 FROM k, seq
@@ -391,7 +393,7 @@ class Expunged(NamedTuple):
 async def expunge(conn: AsyncConnection, account_id: AccountId, fid: Fid, uids: Sequence[int]) -> list[Expunged]:
     """Remove those of the messages that exist, leaving tombstones; in uid order."""
     await numbers.lock(conn, account_id)
-    return await _expunge(conn, account_id, fid, uids, [None] * len(uids))
+    return await _expunge(conn, account_id, fid, uids)
 
 
 async def expunge_deleted(
@@ -402,20 +404,21 @@ async def expunge_deleted(
     where = {"account_id": account_id, "fid": fid, "deleted": int(Flag.DELETED)}
     found = await conn.execute(_DELETED_UIDS, {**where, "uids": None if uids is None else list(uids)})
     doomed = found.scalars().all()
-    return await _expunge(conn, account_id, fid, doomed, [None] * len(doomed)) if doomed else []
+    return await _expunge(conn, account_id, fid, doomed) if doomed else []
 
 
 async def expunge_all(conn: AsyncConnection, account_id: AccountId, fid: Fid) -> list[Expunged]:
     """Remove every message of the folder: what deleting a folder does first."""
     await numbers.lock(conn, account_id)
     uids = (await conn.execute(_ALL_UIDS, {"account_id": account_id, "fid": fid})).scalars().all()
-    return await _expunge(conn, account_id, fid, uids, [None] * len(uids)) if uids else []
+    return await _expunge(conn, account_id, fid, uids) if uids else []
 
 
 async def _expunge(
-    conn: AsyncConnection, account_id: AccountId, fid: Fid, uids: Sequence[int], moved_to: Sequence[int | None]
+    conn: AsyncConnection, account_id: AccountId, fid: Fid, uids: Sequence[int], moved_to: Mid | None = None
 ) -> list[Expunged]:
+    """`moved_to`: the mid of the first message's copy, those of the others follow it."""
     rows = await conn.execute(
-        _EXPUNGE, {"account_id": account_id, "fid": fid, "uids": list(uids), "moved_to": list(moved_to)}
+        _EXPUNGE, {"account_id": account_id, "fid": fid, "uids": list(uids), "first_mid": moved_to}
     )
     return sorted(Expunged(*row) for row in rows)

@@ -20,6 +20,7 @@ class Recipient(NamedTuple):
     account_id: AccountId | None
     notify: str | None = None
     orcpt: str | None = None
+    forwarded_by: str | None = None  # the domain of ours whose alias led to that other domain
 
 
 class Entry(NamedTuple):
@@ -74,9 +75,9 @@ WITH entries AS (
   SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],
     $8::text[], $9::boolean[], $10::text[], $11::text[], $12::boolean[], $13::text[])
 )
-INSERT INTO spool_recipients (due_at, spool_id, n, address, account_id, notify, orcpt)
+INSERT INTO spool_recipients (due_at, spool_id, n, address, account_id, notify, orcpt, forwarded_by)
 SELECT now() + make_interval(secs => $14), r.*
-FROM unnest($15::text[], $16::integer[], $17::text[], $18::bigint[], $19::text[], $20::text[]) AS r
+FROM unnest($15::text[], $16::integer[], $17::text[], $18::bigint[], $19::text[], $20::text[], $21::text[]) AS r
 """
 
 _DUE_LOCAL = """
@@ -154,9 +155,7 @@ async def insert(store: Store, entries: Sequence[Entry], due_in_s: float) -> Non
 
 async def _insert(conn: Driver, entries: Sequence[Entry], due_in_s: float) -> None:
     rows = [e[:9] + e[10:] for e in entries]
-    recipients = [
-        (e.spool_id, n, r.address, r.account_id, r.notify, r.orcpt) for e in entries for n, r in enumerate(e.recipients)
-    ]
+    recipients = [(e.spool_id, n, *r) for e in entries for n, r in enumerate(e.recipients)]
     columns = (*map(list, zip(*rows, strict=True)), due_in_s, *map(list, zip(*recipients, strict=True)))
     await conn.execute(_INSERT, *columns)
 

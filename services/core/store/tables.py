@@ -106,6 +106,29 @@ credentials = Table(
     info=_reference,
 )
 
+dkim_keys = Table(
+    "dkim_keys",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("selector", Text, primary_key=True),
+    Column("algorithm", Text, nullable=False),  # rsa | ed25519
+    Column("public_key", Text, nullable=False),  # the p= tag of its DNS record
+    Column("private_key", Text, nullable=False),  # PKCS #8 as PEM, encrypted where dkim.key_secret is set
+    Column("state", Text, nullable=False),  # published | active | retired
+    _moment("created_at"),
+    _moment("state_since"),
+    info=_reference,
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    _moment("created_at"),
+    info=_reference,
+)
+
 # UNLOGGED: a crash forgives failed logins, and counting them must not cost a disk flush.
 login_failures = Table(
     "login_failures",
@@ -300,6 +323,7 @@ spool_recipients = Table(
     _moment("due_at"),  # when the sweeper looks at it, unless it is done by then
     Column("last_reply", Text),
     Column("last_host", Text),
+    Column("forwarded_by", Text),  # the domain of ours whose alias led elsewhere; NULL: the sender named the address
     # A finished recipient's row is deleted in the commit that finishes it, so rows here are work.
     Index("spool_recipients_due_at_idx", "due_at"),
     info={"distribution": "spool_id"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
@@ -10,9 +10,10 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from services.core.bus import Bus
+from services.core.dns import Dns
 from services.core.settings import Sync
 from services.core.store.engine import Store
-from services.sync import admin, autoconfig
+from services.sync import admin, autoconfig, signing
 from services.sync.app import application
 from services.sync.doors import doors
 
@@ -28,10 +29,10 @@ async def no_bus() -> AsyncIterator[Bus]:
     await bus.close()
 
 
-def make(store: Store, bus: Bus, token: str | None = TOKEN) -> FastAPI:
+def make(store: Store, bus: Bus, token: str | None = TOKEN, resolver: Callable[[], Dns] = Dns) -> FastAPI:
     return application(
         (
-            admin.router(store, bus, SecretStr(token) if token else None),
+            admin.router(store, bus, SecretStr(token) if token else None, signing.keys(resolver, None)),
             autoconfig.router(doors(SETTINGS, "localhost")),
         )
     )
