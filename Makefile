@@ -10,9 +10,9 @@ PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
 	then echo $$each; break; fi; done)
 LOCK := $(shell sha256sum requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.posta-$(LOCK)
-SOURCES := services tests
+SOURCES := services tests charts
 
-.PHONY: help up down test lint fmt proto bench lock venv clients
+.PHONY: help up down test lint fmt proto chart bench lock venv clients
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 8
@@ -39,6 +39,9 @@ fmt: venv ## bring the sources into shape
 proto: venv ## generate services/contracts from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --plugin=$(BIN)/protoc-gen-mypy --python_out=. --mypy_out=. \
 		proto/services/contracts/v1/*.proto
+
+chart: venv ## the chart's schema, key table and dashboards from values.yaml, settings and charts/boards.py
+	@$(BIN)/python charts/generate.py
 
 bench: venv ## speed and memory, against Postfix and Dovecot where they are installed
 	@$(BIN)/python -m bench $(ARGS)
@@ -71,10 +74,10 @@ $(STAMP):
 	@rm -f $(VENV)/.posta-*
 	@touch $@
 
-# Mail clients that nobody here wrote. Where they cannot be installed the tests that need them are skipped, and say so.
+# Mail clients, and a Prometheus, that nobody here wrote. Where they cannot be installed the tests that need them are skipped, and say so.
 clients:
 	@missing=""; \
-	for each in swaks:swaks mbsync:isync fetchmail:fetchmail curl:curl opendkim:opendkim; do \
+	for each in swaks:swaks mbsync:isync fetchmail:fetchmail curl:curl promtool:prometheus opendkim:opendkim; do \
 		command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; \
 	done; \
 	perl -MNet::SSLeay -e 1 2>/dev/null || missing="$$missing libnet-ssleay-perl"; \

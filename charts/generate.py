@@ -34,6 +34,7 @@ def _closed(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
 
 
+_SECRET = _closed(["name", "key"], name=TEXT, key=TEXT)
 # Lists of our own making, looked into as well.
 ITEMS: dict[str, Any] = {
     "provision.domains": TEXT,
@@ -43,7 +44,13 @@ ITEMS: dict[str, Any] = {
         name=TEXT,
         quota={"type": ["string", "integer"]},
         suspended=FLAG,
-        passwordSecret=_closed(["name", "key"], name=TEXT, key=TEXT),
+        passwordSecret=_SECRET,
+    ),
+    "provision.dkim": _closed(
+        ["domain", "selector", "secret"],
+        domain=TEXT,
+        selector=TEXT,
+        secret=_closed(["name", "key"], name=TEXT, key=TEXT),
     ),
     "provision.aliases": _closed(["address", "targets"], address=TEXT, targets={"type": "array", "items": TEXT}),
     "proxyProtocol.networks": TEXT,
@@ -145,9 +152,14 @@ def _settings() -> Tree:
             groups[name] = _setting(field)
             continue
         group = whole["$defs"][field["$ref"].rpartition("/")[2]]
-        fields = {key: _setting(each) for key, each in group["properties"].items() if key not in _kept(name)}
+        fields = {key: _setting(each) for key, each in group["properties"].items() if _may_be_shown(name, key, each)}
         groups[name] = {"type": "object", "additionalProperties": False, "properties": fields}
     return {"type": "object", "additionalProperties": False, "properties": groups}
+
+
+def _may_be_shown(group: str, key: str, field: Tree) -> bool:
+    # A secret in values would be a secret in plain text in every Deployment.
+    return key not in _kept(group) and "password" not in {each.get("format") for each in field.get("anyOf", [field])}
 
 
 def _kept(group: str) -> set[str]:

@@ -19,6 +19,8 @@ from services.core.auth.passwords import BadPassword
 from services.core.backbone import open_bus, open_store
 from services.core.bus import Bus
 from services.core.directory import announce
+from services.core.dkim.keys import KeyUnusable
+from services.core.dkim.rotation import Rotation
 from services.core.dns import Dns
 from services.core.ids import AccountId
 from services.core.service import Service, run
@@ -49,14 +51,15 @@ async def journey(settings: Settings, store: Store, bus: Bus) -> None:
         await give_up(store, bus, login[0])
 
 
-async def apply(store: Store, bus: Bus, declared: Declaration, prune: bool, dry: bool) -> None:
+async def apply(settings: Settings, store: Store, bus: Bus, declared: Declaration, prune: bool, dry: bool) -> None:
     """Reconcile, one printed line for each change."""
 
     async def tell(domain: str, account_id: AccountId | None) -> None:
         await announce(bus, domain=domain, account_id=account_id)
 
     changes = 0
-    async for line in Reconciler(store, tell, prune=prune, dry=dry).run(declared):
+    rotation = Rotation(store, lambda: Dns(settings.dns.servers, settings.dns.timeout_s), settings.dkim.key_secret)
+    async for line in Reconciler(store, tell, rotation, prune=prune, dry=dry).run(declared):
         print(line, flush=True)
         changes += 1
     print(f"{changes} changes{' would be made' if dry else ''}")
@@ -68,7 +71,7 @@ async def _once(settings: Settings, words: argparse.Namespace, text: str) -> Non
     bus = await Bus.connect(settings.nats.url, "admin", log, settings.nats.replicas)
     try:
         if words.verb == "apply":
-            await apply(store, bus, read(text), words.prune, words.dry_run)
+            await apply(settings, store, bus, read(text), words.prune, words.dry_run)
         elif words.verb == "export":
             print(await exported(store), end="")
         else:
@@ -104,7 +107,7 @@ def main() -> None:
         run("canary", canary)
     try:
         asyncio.run(_once(load(), words, _text(words)))
-    except (BadDeclaration, BadAddress, BadPassword) as error:
+    except (BadDeclaration, BadAddress, BadPassword, KeyUnusable) as error:
         sys.exit(f"posta: {error}")
     except (AccountError, Failed, OSError, StoreUnavailable) as error:
         sys.exit(f"posta: {type(error).__name__}: {error}")

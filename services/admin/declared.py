@@ -1,4 +1,4 @@
-"""What an operator declares, as a value: domains, accounts and aliases from YAML or JSON."""
+"""What an operator declares, as a value: domains, accounts, aliases and DKIM keys from YAML or JSON."""
 
 from __future__ import annotations
 
@@ -75,12 +75,28 @@ class Alias(_Part):
     targets: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+class DkimKey(_Part):
+    """The private key that a domain's mail is signed with under a selector, once it is activated."""
+
+    domain: Annotated[str, BeforeValidator(_domain)]
+    selector: str
+    key_file: Path = Field(alias="keyFile")
+
+    def pem(self) -> str:
+        """The key. Raises BadDeclaration when its file cannot be read."""
+        try:
+            return self.key_file.read_text("ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadDeclaration(f"key {self.selector} of {self.domain}: {error}") from None
+
+
 class Declaration(_Part):
     """All that is declared."""
 
     domains: tuple[Annotated[str, BeforeValidator(_domain)], ...] = ()
     accounts: tuple[Account, ...] = ()
     aliases: tuple[Alias, ...] = ()
+    dkim: tuple[DkimKey, ...] = ()
 
     @model_validator(mode="after")
     def _once(self) -> Declaration:

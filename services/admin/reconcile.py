@@ -9,6 +9,7 @@ from typing import Literal
 from services.admin.declared import Account, Alias, Declaration, write
 from services.core.address import parse
 from services.core.auth import enroll, passwords
+from services.core.dkim.rotation import Rotation
 from services.core.ids import AccountId
 from services.core.size import short
 from services.core.store import accounts, credentials
@@ -22,11 +23,16 @@ Announce = Callable[[str, AccountId | None], Awaitable[object]]
 class Reconciler:
     """One run. `dry` only tells what a run would do."""
 
-    def __init__(self, store: Store, announce: Announce, *, prune: bool = False, dry: bool = False) -> None:
-        self._store, self._announce, self._prune, self._dry = store, announce, prune, dry
+    def __init__(
+        self, store: Store, announce: Announce, rotation: Rotation, *, prune: bool = False, dry: bool = False
+    ) -> None:
+        self._store, self._announce, self._rotation, self._prune, self._dry = store, announce, rotation, prune, dry
 
     async def run(self, declared: Declaration) -> AsyncIterator[str]:
-        """Do it, telling each change. Raises `AccountError`, `BadPassword`, `BadDeclaration`, `StoreUnavailable`."""
+        """Do it, telling each change.
+
+        Raises `AccountError`, `BadPassword`, `BadDeclaration`, `KeyUnusable`, `StoreUnavailable`.
+        """
         domains = {each async for each in _domains(self._store)}
         for domain in declared.domains:
             if domain not in domains:
@@ -41,6 +47,12 @@ class Reconciler:
             ours = domains.union(declared.domains)
             for line in await self._alias(alias, aliases.get(alias.address, set()), ours):
                 yield line
+        for key in declared.dkim:
+            held_keys = await self._rotation.keys(key.domain)
+            if all(each.selector != key.selector for each in held_keys):
+                if not self._dry:
+                    await self._rotation.adopt(key.domain, key.selector, key.pem())
+                yield f"DKIM key {key.selector} of {key.domain} is kept, to be activated"
         if self._prune:
             async for line in self._pruned(declared, domains, held, aliases):
                 yield line

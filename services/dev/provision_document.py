@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from services.dev.dkim_verbs import dkim_settings
 from services.dev.provision_verbs import database_url, nats_url
 from services.dev.trouble import Trouble
 
@@ -18,7 +19,7 @@ def apply(
     prune: Annotated[bool, typer.Option(help="Take away what is not declared; mail is never deleted.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would change.")] = False,
 ) -> None:
-    """Make domains, accounts and aliases what a document declares; a second time it changes nothing."""
+    """Make domains, accounts, aliases and DKIM keys what a document declares; a second time it changes nothing."""
     # Imported late: the store takes longer to load than most verbs to run.
     from services.admin.declared import BadDeclaration, Declaration, read
 
@@ -33,7 +34,8 @@ def apply(
 
         changes = 0
         async with Provisioning.at(database_url(), nats_url()) as provisioning:
-            run = Reconciler(provisioning.store, provisioning.tell, prune=prune, dry=dry_run).run(declared)
+            rotation = provisioning.rotation(dkim_settings())
+            run = Reconciler(provisioning.store, provisioning.tell, rotation, prune=prune, dry=dry_run).run(declared)
             async for line in run:
                 print(line, flush=True)
                 changes += 1

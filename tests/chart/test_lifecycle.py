@@ -59,7 +59,11 @@ def test_what_is_declared_is_what_the_job_reads(rendered: dict[str, Rendered]) -
     assert [account.address for account in declared.accounts] == ["a@example.org", "posta-canary@example.org"]
     assert str(declared.accounts[0].password_file) == "/secrets/0"
     (secrets,) = (volume["projected"] for volume in spec["volumes"] if volume["name"] == "secrets")
-    assert secrets["sources"] == [{"secret": {"name": "people", "items": [{"key": "a", "path": "0"}]}}]
+    assert secrets["sources"] == [
+        {"secret": {"name": "people", "items": [{"key": "a", "path": "0"}]}},
+        {"secret": {"name": "dkim", "items": [{"key": "s1.pem", "path": "dkim-0"}]}},
+    ]
+    assert str(declared.dkim[0].key_file) == "/secrets/dkim-0"
     assert "posta-provision" in rendered["minimal"].kind("Job")
 
 

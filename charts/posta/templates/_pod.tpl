@@ -87,6 +87,16 @@ securityContext:
   value: {{ include "posta.hostname" . }}
 {{ include "posta.databaseEnv" . }}
 {{ include "posta.natsEnv" . }}
+- name: POSTA_DKIM_KEY_SECRET
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.dkim.existingSecret | default (include "posta.generated" .) }}
+      key: {{ empty .Values.dkim.existingSecret | ternary "dkim-key-secret" .Values.dkim.existingSecretKey }}
+- name: POSTA_SRS_SECRET
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.dkim.existingSecret | default (include "posta.generated" .) }}
+      key: {{ empty .Values.dkim.existingSecret | ternary "srs-secret" .Values.dkim.existingSecretSrsKey }}
 {{- end }}
 
 {{/* Waits until the schema is at least what this version was written for: the pod is not started on an older one. */}}

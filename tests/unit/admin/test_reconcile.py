@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from sqlalchemy import text
 
 from services.admin.declared import read
 from services.admin.reconcile import Reconciler, exported
+from services.core.dkim.rotation import Rotation
+from services.core.dns import Dns
 from services.core.ids import AccountId
 from services.core.store import accounts
 from services.core.store.engine import Store
@@ -33,7 +39,8 @@ class Run:
         async def tell(domain: str, account_id: AccountId | None) -> None:
             self.told.append((domain, account_id))
 
-        return [line async for line in Reconciler(self.store, tell, prune=prune, dry=dry).run(read(document))]
+        rotation = Rotation(self.store, Dns, None)
+        return [line async for line in Reconciler(self.store, tell, rotation, prune=prune, dry=dry).run(read(document))]
 
 
 @pytest.fixture
@@ -71,6 +78,16 @@ async def test_what_is_not_declared_of_an_account_is_left_alone(run: Run, store:
         "account ann@example.org may hold none",
         "account ann@example.org is active",
     ]
+
+
+async def test_a_declared_dkim_key_is_kept_once(run: Run, tmp_path: Path) -> None:
+    pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "key").write_bytes(pem)
+    document = f"{{domains: [example.org], dkim: [{{domain: example.org, selector: s1, keyFile: {tmp_path}/key}}]}}"
+    assert (await run(document))[1:] == ["DKIM key s1 of example.org is kept, to be activated"]
+    assert await run(document) == []
 
 
 async def test_a_dry_run_tells_and_does_nothing(run: Run, store: Store) -> None:
