@@ -60,6 +60,11 @@ def most(metric: str, by: str = "", more: str = "") -> str:
     return f"max{grouped}({metric}{{$sel{',' + more if more else ''}}})"
 
 
+def without(metric: str, bad: str) -> str:
+    """The share of an hour's events that were not bad; where none was, there is no series of bad ones to subtract."""
+    return f"1 - (sum(rate({metric}{{$sel,{bad}}}[1h])) or vector(0)) / sum(rate({metric}{{$sel}}[1h]))"
+
+
 def total(metric: str, by: str = "") -> str:
     """A figure of each pod, summed."""
     return f"sum{f' by ({by})' if by else ''}({metric}{{$sel}})"
@@ -330,14 +335,7 @@ BOARDS = (
             Panel(
                 "Doors that answered 250 or 5xx, not 4xx",
                 "percentunit",
-                tuple(
-                    (
-                        f'1 - sum(rate(posta_{door}_messages_total{{$sel,code=~"4.."}}[1h]))'
-                        f" / sum(rate(posta_{door}_messages_total{{$sel}}[1h]))",
-                        door,
-                    )
-                    for door in DOORS
-                ),
+                tuple((without(f"posta_{door}_messages_total", 'code=~"4.."'), door) for door in DOORS),
             ),
             one(
                 "Delivered within 5 s of the 250",
@@ -350,11 +348,7 @@ BOARDS = (
                 "Logins not lost to us",
                 "percentunit",
                 tuple(
-                    (
-                        f'1 - sum(rate(posta_{name}_logins_total{{$sel,result="unavailable"}}[1h]))'
-                        f" / sum(rate(posta_{name}_logins_total{{$sel}}[1h]))",
-                        name,
-                    )
+                    (without(f"posta_{name}_logins_total", 'result="unavailable"'), name)
                     for name in ("submission", *READERS)
                 ),
             ),
