@@ -49,6 +49,9 @@ def _posta(folder: Path, base: int) -> Iterator[Path]:
         **os.environ,
         "POSTA_HOME": str(folder / "home"),
         "POSTA_PORT_BASE": str(base),
+        "POSTA_SUBMISSION_RECIPIENTS_PER_HOUR": "0",  # one account sends it all
+        "POSTA_SUBMISSION_RECIPIENTS_PER_DAY": "0",
+        "POSTA_SUBMISSION_PAUSE_RECIPIENTS": "0",
         "POSTA_LOGIN_PLAINTEXT_AUTH": "true",  # the driver logs in to IMAP and POP without TLS, on both sides
     }
 

@@ -36,7 +36,7 @@ from services.core.line import (
     pub,
 )
 from services.core.responder import Hint, Replies, Responder
-from services.core.subjects import STREAMS, changed, directory_changed, scan, trace, work_local, work_remote
+from services.core.subjects import STREAMS, changed, directory_changed, scan, trace, work_learn, work_local, work_remote
 from services.core.telemetry import Logger, logger
 from services.core.trail import Reader
 from services.core.work import Puller, Work
@@ -53,6 +53,7 @@ __all__ = [
     "directory_changed",
     "scan",
     "trace",
+    "work_learn",
     "work_local",
     "work_remote",
 ]

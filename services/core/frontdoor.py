@@ -20,7 +20,12 @@ async def open_intake(service: Service, store: Store, bus: Bus) -> tuple[Intake,
     directory = Directory(store, bus, settings.srs.secret)
     await directory.start()
     spool = Spool(
-        store, bus, service.log, group_size=settings.spool.group_size, synchronous=settings.database.durable_staging
+        store,
+        bus,
+        service.log,
+        group_size=settings.spool.group_size,
+        synchronous=settings.database.durable_staging,
+        keep_days=settings.quarantine.keep_days,
     )
     intake = Intake(
         spool,

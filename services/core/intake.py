@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from services.contracts.v1 import mail_pb2 as pb
+from services.core import held
 from services.core.auth.login import Login
 from services.core.bus import Bus
 from services.core.directory import Directory, Expanded, Local, NoSuchAccount, Remote, Suspended, Unknown
 from services.core.ids import AccountId, SpoolId, new_spool_id
+from services.core.mime.words import clean
 from services.core.received import Hop, received, without_forged_results
 from services.core.scan import ask
 from services.core.smtp import replies, session
@@ -21,10 +24,12 @@ from services.core.smtp.replies import Reply
 from services.core.spool import Spool, routed
 from services.core.store.blobs import blob_id
 from services.core.store.engine import StoreUnavailable
+from services.core.store.quarantine import Held
 from services.core.store.spool import Entry, Recipient
 from services.core.telemetry import Logger, Metrics, new_trace
 
 Stamp = Callable[[SpoolId, datetime], bytes]
+Hear = Callable[[pb.Verdict], Awaitable[None]]
 _ACTIONS = pb.Verdict.Action
 
 
@@ -87,11 +92,12 @@ class Intake:
         *,
         login: Login | None = None,
         stamp: Stamp = lambda _id, _now: b"",
+        hear: Hear | None = None,
     ) -> Reply:
         """Decide about the message; a 250 means that it is committed (DESIGN: 250 means kept).
 
-        `stamp` makes header lines of the door's own. Never raises for a missing store, bus or filter: those answer 451
-        and keep nothing.
+        `stamp` makes header lines of the door's own; `hear` is told the verdict before anything is kept. Never raises
+        for a missing store, bus or filter: those answer 451 and keep nothing.
         """
         if talk.transaction is None:
             return replies.MAIL_FIRST
@@ -102,7 +108,7 @@ class Intake:
         self._trace("received", entry, message_id, f"{len(message)} octets from {talk.peer.host}, {talk.protocol}")
         try:
             refusal = await self._nobody_has_room(_ways(talk.transaction), len(entry.prefix) + len(octets))
-            reply = refusal or await self._decide(entry, octets, talk, login)
+            reply = refusal or await self._decide(entry, octets, talk, login, hear)
         except StoreUnavailable as error:
             self._log.error("store unavailable", spool_id=entry.spool_id, reason=str(error))
             reply = replies.STORE_GONE
@@ -179,9 +185,25 @@ class Intake:
             traceparent=new_trace().traceparent,
         )
 
-    async def _decide(self, entry: Entry, octets: bytes, talk: session.Session, login: Login | None) -> Reply:
+    async def _decide(
+        self, entry: Entry, octets: bytes, talk: session.Session, login: Login | None, hear: Hear | None
+    ) -> Reply:
         await self._spool.stage(entry.blob_id, octets)
-        request = pb.ScanRequest(
+        verdict = await ask(self._bus, self._request(entry, talk, login), self._deadline_s)
+        if hear is not None:
+            await hear(verdict)
+        if verdict.action == _ACTIONS.QUARANTINE:
+            return await self._hold(entry, octets, verdict, login)
+        if verdict.action not in (_ACTIONS.ACCEPT, _ACTIONS.JUNK):
+            return Reply(verdict.code, verdict.enhanced, (verdict.text,))
+        prefix = verdict.headers + entry.prefix
+        await self._spool.accept(
+            entry._replace(prefix=prefix, size=len(prefix) + len(octets), junk=verdict.action == _ACTIONS.JUNK)
+        )
+        return replies.KEPT.saying(f"kept as {entry.spool_id}")
+
+    def _request(self, entry: Entry, talk: session.Session, login: Login | None) -> pb.ScanRequest:
+        return pb.ScanRequest(
             envelope=pb.Envelope(spool_id=entry.spool_id, traceparent=entry.traceparent),
             blob_id=entry.blob_id,
             size=entry.size,
@@ -197,14 +219,37 @@ class Intake:
             ),
             deadline_ms=int(self._deadline_s * 1000),
         )
-        verdict = await ask(self._bus, request, self._deadline_s)
-        if verdict.action not in (_ACTIONS.ACCEPT, _ACTIONS.JUNK):
-            return Reply(verdict.code, verdict.enhanced, (verdict.text,))
-        prefix = verdict.headers + entry.prefix
-        await self._spool.accept(
-            entry._replace(prefix=prefix, size=len(prefix) + len(octets), junk=verdict.action == _ACTIONS.JUNK)
+
+    async def _hold(self, entry: Entry, octets: bytes, verdict: pb.Verdict, login: Login | None) -> Reply:
+        """Keep the message for review, then say so: a message is held in one commit, or the sender hears 451."""
+        domains = held.concerned(
+            ((r.address, r.account_id is not None) for r in entry.recipients), login.address if login else ""
         )
-        return replies.KEPT.saying(f"kept as {entry.spool_id}")
+        policies = held.domain_policies(await self._spool.held_policies(domains), domains)
+        accepted = held.accepted(policies, held.tellable(entry.sender, login is not None, verdict.findings))
+        message_id = _message_id(entry.prefix, octets)
+        head, size = held.letterhead(octets), len(verdict.headers) + len(entry.prefix) + len(octets)
+        await self._spool.hold(
+            Held(
+                entry=entry._replace(size=size),
+                headers=verdict.headers,
+                accepted=accepted,
+                notice_due=accepted and any(policy.notify_sender for policy in policies),
+                kind=verdict.kind,
+                reason=held.reason(verdict),
+                score=verdict.score,
+                findings=held.plain(verdict.findings),
+                from_text=head.from_text,
+                subject=head.subject,
+                message_id=message_id,
+                secret=os.urandom(16),
+            )
+        )
+        self._trace("held", entry, message_id, f"{verdict.kind}: {held.reason(verdict)}, score {verdict.score:.1f}")
+        if accepted:
+            return replies.KEPT.saying(f"kept as {entry.spool_id}")
+        refusal = Reply(verdict.code or 550, verdict.enhanced or "5.7.1", (verdict.text or "Message refused",))
+        return refusal.saying(f"{refusal.lines[0]}; held for review, id {entry.spool_id}")
 
     def _trace(self, step: str, entry: Entry, message_id: str, detail: str, took_s: float = 0.0) -> None:
         self._bus.publish_trace(
@@ -241,4 +286,4 @@ def _message_id(prefix: bytes, octets: bytes) -> str:
     """The Message-ID as its sender knows it; empty where there is none."""
     end = octets.find(b"\r\n\r\n")
     found = _MESSAGE_ID.search(prefix) or _MESSAGE_ID.search(octets, 0, end if end >= 0 else len(octets))
-    return found[1].decode("utf-8", "replace") if found else ""
+    return clean(found[1].decode("utf-8", "replace")[:998]) if found else ""

@@ -108,6 +108,13 @@ class Submission(_Group):
     port: Port = 587
     tls_port: Port = 465
     require_known_from: bool = True
+    recipients_per_hour: Ceiling = 1000
+    """Of one account; past it 450 until the hour is over. An account may have limits of its own."""
+    recipients_per_day: Ceiling = 10_000
+    pause_recipients: Ceiling = 10_000
+    """An account that offers more than that in an hour, what was put off included, is paused for sending."""
+    pause_bad: Ceiling = 10
+    """So is one of whose messages that many in an hour are spam or carry a virus."""
     max_connections: Count = 2000
     max_per_ip: Ceiling = 0
 
@@ -116,6 +123,30 @@ class Mxrouter(_Group):
     port: Port = 25
     max_connections: Count = 2000
     max_per_ip: Ceiling = 50
+
+
+class Relay(_Group):
+    port: Annotated[int, Field(ge=1, le=65535)] = 25
+    """Where the MX hosts of other domains listen; a platform of one machine mails another one elsewhere."""
+    ourselves: Words = ()
+    """Names and addresses at which the world reaches our MX, besides `hostname`: mail for them would loop."""
+    ipv6: bool = True
+    connect_timeout_s: Seconds = 30
+    command_timeout_s: Seconds = 300
+    """RFC 5321 4.5.3.2: five minutes for a reply to most commands."""
+    message_timeout_s: Seconds = 600
+    """RFC 5321 4.5.3.2.6: ten minutes for the reply to a message, or it comes again."""
+    recipients_at_once: Count = 50
+    """Of one transaction; more of a destination follow in further ones."""
+    reuse_idle_s: Annotated[float, Field(ge=0)] = 5
+    """A connection waits so long for the next message of its destination; 0 = closed after each."""
+    reuse_messages: Count = 100
+    dane: bool = True
+    mta_sts: bool = True
+    ca: Path | None = None
+    """PEM file of CAs that are trusted besides the system's, for smarthosts and MTA-STS."""
+    discard_ehlo_keywords: Words = ()
+    """Extensions that are not used although servers offer them, such as CHUNKING."""
 
 
 class Dkim(_Group):
@@ -145,8 +176,24 @@ class Filter(_Group):
     optional: Words = ()
     """Engines, by name, whose failure holds no mail up."""
     refuse_extensions: Words = tuple(DANGEROUS.split())
+    hold: Words = ()
+    """What is held for review where it would be refused: VIRUS, SPAM, or symbols such as ATTACHMENT_TYPE."""
+    junk_score: float = 6
+    hold_score: float = 12
+    """From here to `reject_score` a message is held for review; equal to it, nothing is held for its score."""
+    reject_score: float = 15
     concurrency: Count = 32
     engine_deadline_s: Seconds = 10
+
+
+class Quarantine(_Group):
+    keep_days: Count = 30
+    digest_s: Seconds = 86_400
+    """From one digest to an account to the next, at least."""
+    watch_s: Seconds = 60
+    """How often the filters look for digests to send and held mail that has expired."""
+    url: str = ""
+    """Where recipients reach `/quarantine/...` of the sync service; empty: https at its public host name."""
 
 
 class Delivery(_Group):
@@ -228,10 +275,12 @@ class Settings(_Group):
     spool: Spool = Spool()
     submission: Submission = Submission()
     mxrouter: Mxrouter = Mxrouter()
+    relay: Relay = Relay()
     dkim: Dkim = Dkim()
     srs: Srs = Srs()
     scan: Scan = Scan()
     filter: Filter = Filter()
+    quarantine: Quarantine = Quarantine()
     delivery: Delivery = Delivery()
     imap: Imap = Imap()
     pop: Pop = Pop()

@@ -7,14 +7,14 @@ disk the next one gathers, so the more arrives at once the less each message cos
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Generic, TypeVar
 
 from services.contracts.v1.mail_pb2 import Envelope, Ticket
 from services.core.bus import Bus, work_local, work_remote
 from services.core.directory import Local, Remote
 from services.core.ids import BlobId, SpoolId
-from services.core.store import blobs, retention, spool
+from services.core.store import blobs, quarantine, retention, spool
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.telemetry import Logger
 
@@ -93,9 +93,19 @@ def routed(
 class Spool:
     """Stage and accept; one per process."""
 
-    def __init__(self, store: Store, bus: Bus, log: Logger, *, group_size: int = 64, synchronous: bool = False) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        log: Logger,
+        *,
+        group_size: int = 64,
+        synchronous: bool = False,
+        keep_days: int = 30,
+    ) -> None:
+        """`keep_days`: how long what is held for review is kept."""
         self._store, self._bus, self._log = store, bus, log
-        self._synchronous = synchronous
+        self._synchronous, self._keep_days = synchronous, keep_days
         self._stages: _Group[tuple[BlobId, bytes], None] = _Group(self._stage, group_size, 8 << 20)
         self._accepts: _Group[spool.Entry, None] = _Group(self._accept, group_size, 8 << 20)
 
@@ -110,6 +120,14 @@ class Spool:
         """
         await self._accepts.put(entry, len(entry.prefix))
         self.publish(entry)
+
+    async def held_policies(self, domains: Collection[str]) -> dict[str, quarantine.Policy]:
+        """What each of these domains of ours does about held mail; raises `StoreUnavailable`."""
+        return await quarantine.policies(self._store, list(domains))
+
+    async def hold(self, held: quarantine.Held) -> None:
+        """Commit the message to quarantine: nothing moves until somebody says so. Raises `StoreUnavailable`."""
+        await quarantine.hold(self._store, held, self._keep_days)
 
     def publish(self, entry: spool.Entry) -> None:
         """Tell delivery and relay that a committed entry waits for them."""

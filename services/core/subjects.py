@@ -21,6 +21,11 @@ def work_remote() -> str:
     return ROOT + "work.remote"
 
 
+def work_learn() -> str:
+    """Whoever judges mail to the engines that learn: Lesson."""
+    return ROOT + "work.learn"
+
+
 def changed(account_id: AccountId) -> str:
     """Any writer to readers of one account, a hint: Changed."""
     return f"{ROOT}changed.{account_id}"

@@ -15,6 +15,7 @@ from services.dev.home import Home, find
 from services.dev.plan import Plan, base_of
 from services.dev.provision_document import apply, export
 from services.dev.provision_verbs import account, alias, domain, quota
+from services.dev.quarantine_verbs import quarantine
 from services.dev.status import show, status
 from services.dev.trouble import Trouble
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 domain.command("dkim")(dkim)
-for group in (domain, account, alias, quota):
+for group in (domain, account, alias, quota, quarantine):
     app.add_typer(group)
 app.command("apply")(apply)
 app.command("export")(export)

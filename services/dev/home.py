@@ -43,6 +43,11 @@ class Home:
         return self.root / "nats"
 
     @property
+    def zones(self) -> Path:
+        """Zone files that the test DNS answers from."""
+        return self.root / "zones"
+
+    @property
     def postgres(self) -> Path:
         return self.root / "postgres"
 
@@ -57,7 +62,7 @@ class Home:
     def prepare(self) -> None:
         """Make the folders, private to their owner. Raises Trouble where this user cannot keep a platform here."""
         try:
-            for folder in (self.root, self.log, self.run, self.postgres, self.nats):
+            for folder in (self.root, self.log, self.run, self.postgres, self.nats, self.zones):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             inner = self.run.stat().st_uid
             if inner == os.geteuid() == self.root.stat().st_uid:

@@ -8,6 +8,8 @@ from services.dev.trouble import Trouble
 DEFAULT_BASE = 2000
 POSTGRES_OFFSET = 632
 NATS_OFFSET = 622
+DNS_OFFSET = 653
+MX_OFFSET = 525
 HOSTNAME = "localhost"
 LISTEN_HOST = "127.0.0.1"
 
@@ -47,7 +49,7 @@ SERVICES = (
         603,
         (Door("submission", "SUBMISSION_PORT", 587), Door("submissions", "SUBMISSION_TLS_PORT", 465)),
     ),
-    Service("mxrouter", 604, (Door("smtp", "MXROUTER_PORT", 525, for_mail_clients=False),)),
+    Service("mxrouter", 604, (Door("smtp", "MXROUTER_PORT", MX_OFFSET, for_mail_clients=False),)),
     Service("imap", 605, (Door("imap", "IMAP_PORT", 143), Door("imaps", "IMAP_TLS_PORT", 993))),
     Service("pop", 606, (Door("pop3", "POP_PORT", 110), Door("pop3s", "POP_TLS_PORT", 995))),
     Service(
@@ -76,6 +78,15 @@ class Plan:
     def nats_port(self) -> int:
         return self.base + NATS_OFFSET
 
+    @property
+    def dns_port(self) -> int:
+        return self.base + DNS_OFFSET
+
+    @property
+    def mx_port(self) -> int:
+        """Where a platform at this base takes mail of other servers, whichever services run."""
+        return self.base + MX_OFFSET
+
     def ports(self, service: Service) -> dict[str, int]:
         """The service's ports by door name, `health` last."""
         doors = {door.name: self.base + door.offset for door in service.doors}
@@ -85,12 +96,14 @@ class Plan:
         """Every door a client of the platform may use, by name."""
         return {door.name: self.base + door.offset for service in self.services for door in service.doors}
 
-    def wanted(self, postgres: bool, nats: bool) -> Iterator[tuple[str, str, int]]:
+    def wanted(self, postgres: bool, nats: bool, dns: bool) -> Iterator[tuple[str, str, int]]:
         """(who, what for, port) for every port that has to be free before the start."""
         if postgres:
             yield "postgres", "postgres", self.postgres_port
         if nats:
             yield "nats", "nats", self.nats_port
+        if dns:
+            yield "dns", "dns", self.dns_port
         for service in self.services:
             for name, port in self.ports(service).items():
                 yield service.name, name, port

@@ -14,7 +14,7 @@ async def readyz(port: int) -> str:
             reader, writer = await asyncio.open_connection(HOST, port)
             try:
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                head, _, body = (await reader.read(65536)).partition(b"\r\n\r\n")
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             finally:
                 writer.close()
     except TimeoutError:
@@ -45,3 +45,24 @@ async def nats(port: int) -> str:
     except ValueError:
         ready = False
     return "" if ready else "no JetStream yet"
+
+
+# Id 1, recursion desired, one question: localhost. IN A
+_QUESTION = b"\0\1\1\0\0\1" + bytes(6) + b"\x09localhost\0\0\1\0\1"
+
+
+async def dns(port: int) -> str:
+    """Why the name server on this port does not answer, empty when it does."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(len(_QUESTION).to_bytes(2) + _QUESTION)
+                answer = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+            finally:
+                writer.close()
+    except TimeoutError:
+        return f"no answer within {PATIENCE_S:g} s"
+    except (OSError, asyncio.IncompleteReadError):
+        return "not listening"
+    return "" if answer.startswith(_QUESTION[:2]) else "it does not speak DNS"

@@ -13,7 +13,7 @@ from services.core.dkim.rotation import Rotation, RotationRefused
 from services.core.dns import Dns
 from services.core.ids import AccountId
 from services.core.settings import Settings
-from services.core.store import accounts
+from services.core.store import accounts, sending
 from services.core.store.dkim import Key
 from services.core.store.engine import Store, StoreUnavailable
 from services.dev.quiet import bus_at
@@ -164,12 +164,20 @@ class Provisioning:
         async with self._store.begin("dev.set_status") as conn:
             found = await accounts.get(conn, address)
             await change(conn, found.account_id)
+            if status == accounts.ACTIVE:
+                await sending.resume(conn, found.account_id)
         return await self._changed(found.account_id)
 
     async def set_quota(self, address: str, octets: int | None) -> Row:
         async with self._store.begin("dev.set_quota") as conn:
             found = await accounts.get(conn, address)
             await accounts.set_quota(conn, found.account_id, octets)
+        return await self._changed(found.account_id)
+
+    async def set_sending(self, address: str, hour: int | None, day: int | None) -> Row:
+        async with self._store.begin("dev.set_sending") as conn:
+            found = await accounts.get(conn, address)
+            await sending.set_limits(conn, found.account_id, hour, day)
         return await self._changed(found.account_id)
 
     async def remove_account(self, address: str) -> Row:
@@ -221,6 +229,9 @@ def _row(account: accounts.Account) -> Row:
         "quota_octets": account.quota_octets,
         "used_octets": account.used_octets,
         "messages": account.used_items,
+        "sending": account.sending,
+        "send_hour": account.send_hour,
+        "send_day": account.send_day,
         "account_id": account.account_id,
         "created_at": account.created_at.isoformat(timespec="seconds"),
     }

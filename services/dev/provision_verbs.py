@@ -98,8 +98,19 @@ def _account_suspend(address: Address, as_json: AsJson = False) -> None:
 
 @account.command("resume")
 def _account_resume(address: Address, as_json: AsJson = False) -> None:
-    """Allow logins and mail again."""
+    """Allow logins and mail again, and sending where it was paused."""
     _done(lambda p: p.set_status(address, "active"), as_json, f"{address} is active")
+
+
+@account.command("limit")
+def _account_limit(
+    address: Address,
+    hour: Annotated[int | None, typer.Option(min=0, help="Recipients an hour; 0: no limit.")] = None,
+    day: Annotated[int | None, typer.Option(min=0, help="Recipients a day; 0: no limit.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give an account its own limits for sending; what is not named is as set for all."""
+    _done(lambda p: p.set_sending(address, hour, day), as_json, f"{address} has its own limits for sending")
 
 
 @account.command("remove")

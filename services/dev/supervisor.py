@@ -32,7 +32,8 @@ OF_THE_DEV_ROOM = ("POSTA_HOME", "POSTA_PORT_BASE")
 class Supervisor:
     """One platform in one home. `env` is what the caller was given; `say(line)` tells a person what happens.
 
-    POSTA_DATABASE_URL and POSTA_NATS_URL in `env` name existing servers that take the place of the embedded ones.
+    POSTA_DATABASE_URL, POSTA_NATS_URL and POSTA_DNS_SERVERS in `env` name existing servers that take the place of the
+    embedded ones.
     """
 
     def __init__(
@@ -105,7 +106,9 @@ class Supervisor:
         server = None if database else await asyncio.to_thread(postgres.embedded, self.home, self.plan.postgres_port)
         if server is not None:
             await server.clear()
-        if lines := taken(LISTEN_HOST, self.plan.wanted(postgres=not database, nats=not bus)):
+        resolvers = self._env.get("POSTA_DNS_SERVERS", "")
+        wanted = self.plan.wanted(postgres=not database, nats=not bus, dns=not resolvers)
+        if lines := taken(LISTEN_HOST, wanted):
             lines.append("free them, or set POSTA_PORT_BASE to a number other than " + str(self.plan.base))
             raise Trouble("\n".join(lines))
         broker = None if bus else nats.embedded(self.home, self.plan.nats_port)
@@ -117,7 +120,8 @@ class Supervisor:
                 await asyncio.to_thread(server.prepare)
             if broker is not None:
                 broker.prepare()
-            await self._together([self._add(each.program()) for each in (server, broker) if each is not None])
+            programs = [each.program() for each in (server, broker) if each is not None]
+            await self._together([self._add(each) for each in (programs if resolvers else [*programs, self._names()])])
             up.set()
             env |= await preparing
         finally:
@@ -149,6 +153,8 @@ class Supervisor:
             "POSTA_HOSTNAME": HOSTNAME,
             "POSTA_LISTEN_HOST": LISTEN_HOST,
             "POSTA_GRACE_S": str(GRACE_S),
+            "POSTA_DNS_SERVERS": f"{LISTEN_HOST}:{self.plan.dns_port}",
+            "POSTA_RELAY_PORT": str(self.plan.mx_port),
             "POSTA_SYNC_ADMIN_TOKEN": self.home.secret("admin-token"),
         }.items():
             env.setdefault(name, value)
@@ -157,6 +163,23 @@ class Supervisor:
         if "http" in doors:
             self.urls |= {"http": f"http://127.0.0.1:{doors['http']}", "https": f"https://localhost:{doors['https']}"}
         return env
+
+    def _names(self) -> Program:
+        """The test DNS. Beside it no other is asked: what its zones do not have does not exist."""
+        port = self.plan.dns_port
+
+        async def ready() -> str:
+            return await probe.dns(port)
+
+        return Program(
+            name="dns",
+            argv=(sys.executable, "-m", "services.dev.dns", str(port)),
+            env={**self._env, "POSTA_HOME": str(self.home.root)},
+            ports={"dns": port},
+            log=self.home.log_of("dns"),
+            ready=ready,
+            cwd=CLONE,
+        )
 
     def _program(self, service: Service, env: Mapping[str, str]) -> Program:
         ports = self.plan.ports(service)
@@ -237,7 +260,7 @@ class Supervisor:
         behind = {service.name for service in self.plan.services if service.behind}
         doors = {service.name for service in self.plan.services} - behind
         # A door that finishes a message still asks the filter, and whoever is last writes to Postgres.
-        for wave in (doors, behind, {"nats"}, {"postgres"}):
+        for wave in (doors, behind, {"nats", "dns"}, {"postgres"}):
             children = [child for name, child in self.children.items() if name in wave]
             await asyncio.gather(*(child.stop() for child in children))
 

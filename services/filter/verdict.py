@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import NamedTuple
 
 from services.contracts.v1 import mail_pb2 as pb
+from services.core.settings import BadSettings, Filter
 from services.filter.engine import PASSED_OVER, Finding
 
 Action = pb.Verdict.Action
@@ -32,6 +34,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 )
 _VIRUS = Rule(Action.REJECT, 554, "5.7.1", "Message refused: virus found ({detail})")
 _SPAM = Rule(Action.REJECT, 554, "5.7.1", "Message refused: it looks like spam")
+_SUSPECT = Rule(Action.QUARANTINE, 550, "5.7.1", "Message refused: it looks like spam")
 _FAULT = Rule(Action.TEMPFAIL, 451, "4.7.1", "The message could not be examined now, try again later ({detail})")
 _JUNK = Rule(Action.JUNK)
 _ACCEPT = Rule(Action.ACCEPT)
@@ -44,20 +47,58 @@ class Policy:
     """What the operator decides. A symbol without a rule is told and scored, and does nothing else."""
 
     junk_score: float = 6.0
+    hold_score: float = 12.0
     reject_score: float = 15.0
     rules: Mapping[str, Rule] = field(default_factory=lambda: RULES)
+    virus: Rule = _VIRUS
+    spam: Rule = _SPAM
+
+
+def policy_of(settings: Filter) -> Policy:
+    """The operator's policy: what `settings.hold` names is held for review where its rule would refuse it.
+
+    Raises BadSettings for a symbol that no rule refuses, and for scores that are out of order.
+    """
+    refusing = {symbol for symbol, rule in RULES.items() if rule.action == Action.REJECT} | {"VIRUS", "SPAM"}
+    if unknown := sorted(set(settings.hold) - refusing):
+        raise BadSettings(f"filter.hold: {', '.join(unknown)}: expected some of {', '.join(sorted(refusing))}")
+    if not settings.junk_score <= settings.hold_score <= settings.reject_score:
+        raise BadSettings("filter: expected junk_score <= hold_score <= reject_score")
+
+    def held(symbol: str, rule: Rule) -> Rule:
+        # The words stay: what the sender hears is a refusal all the same, and that a person will look.
+        if symbol not in settings.hold:
+            return rule
+        return replace(rule, action=Action.QUARANTINE, code=550, enhanced="5.7.1")
+
+    return Policy(
+        settings.junk_score,
+        settings.hold_score,
+        settings.reject_score,
+        {symbol: held(symbol, rule) for symbol, rule in RULES.items()},
+        virus=held("VIRUS", _VIRUS),
+        spam=held("SPAM", _SPAM),
+    )
+
+
+class _Said(NamedTuple):
+    """What decides: the rule, what its text tells, and the kind of finding it is about."""
+
+    rule: Rule
+    detail: str = ""
+    kind: str = ""
 
 
 def settled(findings: Sequence[Finding], policy: Policy) -> bool:
     """Whether no further finding could let the message pass now."""
-    return bool(findings) and _worst(findings, policy)[0].action in (Action.REJECT, Action.TEMPFAIL)
+    return bool(findings) and _worst(findings, policy).rule.action in (Action.REJECT, Action.TEMPFAIL)
 
 
 def decide(findings: Sequence[Finding], policy: Policy) -> pb.Verdict:
     """The verdict: virus before policy before fault before score. Its reply and headers quote only printable ASCII."""
     if not findings:
         return pb.Verdict(action=Action.ACCEPT)
-    rule, detail = _worst(findings, policy)
+    rule, detail, kind = _worst(findings, policy)
     score = sum(finding.score for finding in findings)
     refused = rule.action in (Action.REJECT, Action.TEMPFAIL)
     return pb.Verdict(
@@ -68,13 +109,14 @@ def decide(findings: Sequence[Finding], policy: Policy) -> pb.Verdict:
         headers=b"" if refused else _headers(findings, score, rule, policy),
         findings=[_told(finding) for finding in findings],
         score=score,
+        kind=kind,
     )
 
 
-def _worst(findings: Iterable[Finding], policy: Policy) -> tuple[Rule, str]:
+def _worst(findings: Iterable[Finding], policy: Policy) -> _Said:
     virus = fault = None
     score = 0.0
-    ruled: tuple[Rule, str] = (_ACCEPT, "")
+    ruled = _Said(_ACCEPT)
     for finding in findings:
         score += finding.score
         if finding.kind == "virus":
@@ -82,18 +124,25 @@ def _worst(findings: Iterable[Finding], policy: Policy) -> tuple[Rule, str]:
         elif finding.kind == "fault":
             fault = fault or (finding if finding.symbol != PASSED_OVER else None)
         elif (rule := policy.rules.get(finding.symbol)) is not None:
-            ruled = _graver(ruled, (rule, finding.detail))
+            ruled = _graver(ruled, _Said(rule, finding.detail, finding.kind))
     if virus is not None:
-        return _VIRUS, virus.symbol
+        # First in the order, so that of two refusals it is the one that is named.
+        ruled = _graver(_Said(policy.virus, virus.symbol, "virus"), ruled)
     if fault is not None:
-        ruled = _graver(ruled, (_FAULT, fault.engine))
+        ruled = _graver(ruled, _Said(_FAULT, fault.engine, "fault"))
+    return _graver(ruled, _Said(_by_score(score, policy), kind="spam"))
+
+
+def _by_score(score: float, policy: Policy) -> Rule:
     if score >= policy.reject_score:
-        return _graver(ruled, (_SPAM, ""))
-    return _graver(ruled, (_JUNK, "")) if score >= policy.junk_score else ruled
+        return policy.spam
+    if score >= policy.hold_score:
+        return _SUSPECT
+    return _JUNK if score >= policy.junk_score else _ACCEPT
 
 
-def _graver(one: tuple[Rule, str], other: tuple[Rule, str]) -> tuple[Rule, str]:
-    return min(one, other, key=lambda each: _GRAVITY.index(each[0].action))
+def _graver(one: _Said, other: _Said) -> _Said:
+    return min(one, other, key=lambda each: _GRAVITY.index(each.rule.action))
 
 
 def _headers(findings: Sequence[Finding], score: float, rule: Rule, policy: Policy) -> bytes:

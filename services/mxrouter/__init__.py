@@ -1,8 +1,16 @@
-"""Port 25: other servers hand mail in for our domains.
+"""Port 25: other servers hand mail in for our domains, and ours goes out to theirs.
 
-Invariants:
+Invariants of the way in:
 
 - Never a relay: a recipient of another domain is refused, whoever asks and from wherever.
 - Verdict before 250, always.
 - `Authentication-Results` that claim to be ours are removed before anything reads the message.
+
+
+Invariants of the way out, from a `Letter` to each recipient's `Outcome`:
+
+- `heard`, `dialogue`, `envelope` and `transaction` know SMTP and no socket; `link` has the socket and knows no mail.
+- Nothing that a server, a zone or a policy says raises out of `Client.carry`, or makes it wait without end.
+- What must be proved (DANE, MTA-STS, REQUIRETLS, whose password it is) is proved before MAIL, or the mail waits.
+- A message is given to no second host while the first one may have taken it.
 """

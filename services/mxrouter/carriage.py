@@ -8,7 +8,10 @@ from typing import NamedTuple, Protocol
 
 
 class Addressee(NamedTuple):
-    """One recipient as it goes into RCPT; `notify` and `orcpt` as RFC 3461 has them, None: not given."""
+    """One recipient as it goes into RCPT; `notify` and `orcpt` as RFC 3461 has them, None: not given.
+
+    With xtext undone, as our doors hand it on: the carrier writes it anew. So it is with a letter's `envid`.
+    """
 
     address: str
     notify: str | None = None

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from services.core.backbone import open_authenticator, open_bus, open_store, open_tls
 from services.core.frontdoor import open_intake, open_smtp
+from services.core.ownmail import OwnMail
 from services.core.service import Service, run
 from services.core.smtp.options import Options
+from services.core.spool import Spool
+from services.submission.allowance import Allowance
 from services.submission.door import Door
 
 
@@ -13,10 +16,14 @@ async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
     intake, directory = await open_intake(service, store, bus)
+    mail = OwnMail(Spool(store, bus, service.log, synchronous=settings.database.durable_staging), directory)
+    allowance = Allowance(store, bus, mail, settings, service.log, service.metrics)
+    await allowance.start()
     door = Door(
         await open_authenticator(service, store, bus),
         directory,
         intake,
+        allowance,
         host=settings.hostname,
         plaintext_auth=settings.login.plaintext_auth,
         require_known_from=settings.submission.require_known_from,

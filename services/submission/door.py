@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from services.contracts.v1.mail_pb2 import Verdict
 from services.core.address import Address
 from services.core.auth.authenticator import Authenticator
 from services.core.auth.dialogue import authenticate
@@ -26,6 +27,7 @@ from services.core.smtp.replies import Reply
 from services.core.smtp.session import Recipient, Sender, Session
 from services.core.store.engine import StoreUnavailable
 from services.submission import policy
+from services.submission.allowance import Allowance
 from services.submission.stamp import missing
 
 # Domain errors in the door's words: the one table. Order matters, the general one comes last.
@@ -42,10 +44,11 @@ class Door:
     """Hooks of the submission listeners."""
 
     def __init__(
-        self, authenticator: Authenticator, directory: Directory, intake: Intake, *, host: str, plaintext_auth: bool,
-        require_known_from: bool,
+        self, authenticator: Authenticator, directory: Directory, intake: Intake, allowance: Allowance, *, host: str,
+        plaintext_auth: bool, require_known_from: bool,
     ) -> None:  # fmt: skip
         self._authenticator, self._directory, self._intake = authenticator, directory, intake
+        self._allowance = allowance
         self._host, self._plaintext_auth, self._require_known_from = host, plaintext_auth, require_known_from
 
     async def connect(self, session: Session) -> Reply | None:
@@ -66,8 +69,10 @@ class Door:
         return replies.AUTH_OK
 
     async def mail(self, session: Session, sender: Sender) -> Reply | None:
+        login = _login(session)
+        await self._allowance.ask(login)
         # A null reverse-path is allowed: programs send disposition notifications with it (RFC 8098 3).
-        if sender.mailbox is not None and not await self._owns(_login(session), sender.mailbox):
+        if sender.mailbox is not None and not await self._owns(login, sender.mailbox):
             return replies.SENDER_NOT_YOURS
         return None
 
@@ -89,7 +94,15 @@ class Door:
         def stamp(spool_id: SpoolId, now: datetime) -> bytes:
             return missing(letter, now, spool_id, self._host)
 
-        return await self._intake.take(session, message, login=login, stamp=stamp)
+        async def hear(verdict: Verdict) -> None:
+            await self._allowance.hear(login, verdict)
+
+        recipients = len(session.transaction.recipients) if session.transaction is not None else 0
+        await self._allowance.charge(login, recipients)
+        reply = await self._intake.take(session, message, login=login, stamp=stamp, hear=hear)
+        if not reply.positive and not reply.permanent:
+            await self._allowance.refund(login, recipients)
+        return reply
 
     async def disconnect(self, session: Session) -> None:
         return None

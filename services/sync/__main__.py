@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store, open_tls
 from services.core.dns import Dns
+from services.core.review import Review
 from services.core.service import Service, run
-from services.sync import admin, autoconfig, signing
+from services.core.spool import Spool
+from services.sync import admin, autoconfig, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
 from services.sync.meter import Meter
@@ -15,10 +17,12 @@ from services.sync.server import Door
 async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
+    held = Review(store, bus, Spool(store, bus, service.log), service=service.name, host=settings.hostname)
     keys = signing.keys(lambda: Dns(settings.dns.servers, settings.dns.timeout_s), settings.dkim.key_secret)
     app = application(
         (
-            admin.router(store, bus, settings.sync.admin_token, keys),
+            admin.router(store, bus, settings.sync.admin_token, keys, quarantine.part(held)),
+            review.router(store, held),
             autoconfig.router(doors(settings.sync, settings.hostname)),
         )
     )

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from services.core.auth.enroll import add_app_password, set_password
 from services.core.bus import Bus
 from services.core.directory import announce
-from services.core.store import accounts, credentials
+from services.core.store import accounts, credentials, sending
 from services.core.store.engine import Store
 from services.sync.models import (
     Account,
@@ -25,6 +25,7 @@ from services.sync.models import (
     NewAppPassword,
     Password,
     Quota,
+    SendingLimits,
     ShownAppPassword,
     plain,
 )
@@ -111,6 +112,17 @@ def _accounts(api: APIRouter, store: Store, bus: Bus) -> None:
                 await accounts.rename(conn, account_id, change.display_name)
             if change.suspended is not None:
                 await (accounts.suspend if change.suspended else accounts.activate)(conn, account_id)
+            if change.sending is not None:
+                await sending.resume(conn, account_id)
+            changed = await accounts.get_by_id(conn, account_id)
+        await announce(bus, account_id=account_id)
+        return Account.of(changed)
+
+    @api.put("/accounts/{address}/sending-limits")
+    async def change_sending_limits(address: _Text, limits: SendingLimits) -> Account:
+        async with store.begin(_CHANGE) as conn:
+            account_id = (await accounts.get(conn, address)).account_id
+            await sending.set_limits(conn, account_id, limits.send_hour, limits.send_day)
             changed = await accounts.get_by_id(conn, account_id)
         await announce(bus, account_id=account_id)
         return Account.of(changed)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from services.core.store import accounts, credentials
+from services.core.store import accounts, credentials, quarantine
 
 OCTETS_MAX = 1 << 53  # what every JSON reader holds exactly (RFC 8259 6)
 
@@ -47,6 +47,14 @@ class AccountChange(_Given):
 
     display_name: Annotated[str, plain(256)] | None = None
     suspended: bool | None = None
+    sending: Literal["active"] | None = Field(default=None, description="active: let a paused account send again.")
+
+
+class SendingLimits(_Given):
+    """Recipients an hour and a day; null: as set for all, 0: no limit."""
+
+    send_hour: Annotated[int | None, Field(ge=0, lt=1 << 31)]
+    send_day: Annotated[int | None, Field(ge=0, lt=1 << 31)]
 
 
 class Account(BaseModel):
@@ -58,6 +66,9 @@ class Account(BaseModel):
     quota_octets: int | None
     used_octets: int
     used_items: int
+    sending: str
+    send_hour: int | None
+    send_day: int | None
     created_at: datetime
 
     @classmethod
@@ -110,3 +121,67 @@ class Alias(_Given):
 
     address: Address
     targets: Annotated[list[Address], Field(min_length=1, max_length=1000)]
+
+
+class HeldPolicy(BaseModel):
+    """What a domain does about held mail: what the sender hears, whether it is told at once, whether recipients are."""
+
+    on_held: Literal["refuse", "accept"]
+    notify_sender: bool
+    digest: bool
+
+
+class HeldPolicyChange(_Given):
+    """What is not given stays."""
+
+    on_held: Literal["refuse", "accept"] | None = None
+    notify_sender: bool | None = None
+    digest: bool | None = None
+
+
+class HeldRecipient(BaseModel):
+    """One recipient of a held message."""
+
+    address: str
+    state: str
+    told_at: datetime | None
+    settled_at: datetime | None
+
+
+class HeldMessage(BaseModel):
+    """A message in quarantine, without its octets."""
+
+    spool_id: str
+    state: str
+    sender: str
+    from_text: str
+    subject: str
+    message_id: str
+    size: int
+    door: str
+    client: str
+    accepted: bool
+    kind: str
+    reason: str
+    score: float
+    findings: list[dict[str, Any]]
+    received_at: datetime
+    expires_at: datetime
+    recipients: list[HeldRecipient]
+
+    @classmethod
+    def of(cls, row: quarantine.Shown) -> HeldMessage:
+        """From the store's row."""
+        told = [
+            HeldRecipient(**{name: getattr(each, name) for name in HeldRecipient.model_fields})
+            for each in row.recipients
+        ]
+        return cls(**{name: getattr(row, name) for name in cls.model_fields if name != "recipients"}, recipients=told)
+
+
+class Settled(BaseModel):
+    """What was done, and for whom."""
+
+    spool_id: str
+    recipients: list[str]
+    released_as: str | None = None

@@ -18,6 +18,7 @@ from services.core.dkim.rotation import RotationRefused
 from services.core.store.accounts import AlreadyExists, InUse, NoSuchAccount, NoSuchAddress, NoSuchDomain
 from services.core.store.credentials import NoSuchCredential
 from services.core.store.engine import StoreUnavailable
+from services.core.store.quarantine import NoSuchMessage
 from services.core.telemetry import logger
 
 _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
@@ -28,6 +29,7 @@ _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (NoSuchDomain, HTTPStatus.NOT_FOUND),
     (NoSuchAddress, HTTPStatus.NOT_FOUND),
     (NoSuchCredential, HTTPStatus.NOT_FOUND),
+    (NoSuchMessage, HTTPStatus.NOT_FOUND),
     (AlreadyExists, HTTPStatus.CONFLICT),
     (InUse, HTTPStatus.CONFLICT),
     (RotationRefused, HTTPStatus.CONFLICT),

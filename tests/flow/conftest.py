@@ -167,7 +167,7 @@ def free_base() -> int:
     """A port base whose ports are all free, below those that the kernel hands out to clients."""
     for _ in range(200):
         base = random.randrange(100, 310) * 100
-        wanted = [port for _, _, port in Plan(base).wanted(postgres=True, nats=True)]
+        wanted = [port for _, _, port in Plan(base).wanted(postgres=True, nats=True, dns=True)]
         if all(map(_free, wanted)):
             return base
     return pytest.fail("no free range of ports")

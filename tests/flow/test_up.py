@@ -32,7 +32,7 @@ def test_status_is_for_scripts(small: Any) -> None:
     assert state["running"]
     assert state["ready"]
     assert state["home"] == str(small.home)
-    assert set(state["services"]) == {"postgres", "nats", "delivery"}
+    assert set(state["services"]) == {"postgres", "nats", "dns", "delivery"}
     for name, facts in state["services"].items():
         assert facts["state"] == "ready", name
         assert facts["restarts"] == 0

@@ -1,12 +1,14 @@
 """SMTP as a postmaster would type it: every script in `smtp/`, through memory and over TCP.
 
-The doors are the real ones, on Postgres and NATS; a filter of this test's own accepts everything. Scripts are written
-as those of POP. Header: `RFC:` what it proves; `door:` submission or mx; `tls: yes` a connection that begins with TLS;
-`starttls: no` a server without a certificate; `login: yes` greeted and logged in as alice already; `size:` and
-`recipients:` limits other than the usual. In a `C:` line `\\n` and `\\r` are those characters alone, `\\` at its end
-means that no line end follows, and `<<90>>` is that many x. Events: `* tls` begins the handshake, `* gone` says that
-the server has closed, `* spool 2` that two messages have been kept so far, `* filter down` that nobody gives verdicts
-any more.
+The doors are the real ones, on Postgres and NATS; a filter of this test's own accepts everything, or with
+`verdict: held` holds it all for review. Scripts are written as those of POP. Header: `RFC:` what it proves; `door:`
+submission or mx; `tls: yes` a connection that begins with TLS; `starttls: no` a server without a certificate;
+`login: yes` greeted and logged in as alice already; `size:` and `recipients:` limits other than the usual. In a `C:`
+line `\\n` and `\\r` are those characters alone, `\\` at its end means that no line end follows, and `<<90>>` is so many
+x. Events: `* tls` begins the handshake, `* gone` says that the server has closed, `* spool 2` that two messages have
+been kept so far, `* held 1` that one is held, `* policy posta.test accept` changes what that domain does about those,
+`* limit alice@posta.test 2` how many recipients an hour it may have, `* pause` that it may have none;
+`* filter down` that nobody gives verdicts any more.
 """
 
 from __future__ import annotations
@@ -26,12 +28,13 @@ from typing import Protocol
 import pytest
 from sqlalchemy import text
 
-from services.contracts.v1.mail_pb2 import ScanRequest, Verdict
+from services.contracts.v1.mail_pb2 import Finding, ScanRequest, Verdict
 from services.core.auth import enroll
 from services.core.auth.authenticator import Authenticator
 from services.core.bus import Bus, Subscription, scan
 from services.core.directory import Directory
 from services.core.intake import Intake
+from services.core.ownmail import OwnMail
 from services.core.settings import Settings
 from services.core.smtp.commands import COMMANDS
 from services.core.smtp.conversation import Conversation
@@ -43,17 +46,30 @@ from services.core.smtp.server import serve
 from services.core.smtp.session import Ends, Session, Tls
 from services.core.smtp.wire import Event, Framer
 from services.core.spool import Spool
-from services.core.store import accounts
+from services.core.store import accounts, quarantine, sending
 from services.core.store.engine import Store
 from services.core.telemetry import Metrics, logger
 from services.core.tls import ensure_dev_certificate, server_context
 from services.mxrouter.listener import Door as MxDoor
+from services.submission.allowance import Allowance
 from services.submission.door import Door as SubmissionDoor
 from tests.transcripts.test_pop import ScramClient, Script, Step, read
 from tests.unit.core.conftest import NatsServer, up
 
 SCRIPTS = sorted(Path(__file__).with_name("smtp").glob("*.txt"))
 PASSWORD = "correct horse"
+VERDICTS = {
+    "accepted": Verdict(action=Verdict.ACCEPT),
+    "held": Verdict(
+        action=Verdict.QUARANTINE,
+        code=550,
+        enhanced="5.7.1",
+        text="Message refused: it looks like spam",
+        kind="spam",
+        score=12.5,
+        findings=[Finding(engine="auth", symbol="SPF_PASS", kind="policy")],
+    ),
+}
 SECOND_S = 10
 
 
@@ -180,6 +196,8 @@ async def people(store: Store) -> None:
     """Who the scripts are about."""
     async with store.begin("test") as conn:
         await accounts.create_domain(conn, "posta.test")
+        await accounts.create_domain(conn, "other.test")
+        await accounts.create(conn, "dora@other.test")
         alice = await accounts.create(conn, "alice@posta.test")
         await enroll.set_password(conn, alice, PASSWORD)
         for name in ("bob", "carol", "jörg"):
@@ -190,7 +208,9 @@ async def people(store: Store) -> None:
 
 
 @asynccontextmanager
-async def behind(store: Store, nats: NatsServer, door: str) -> AsyncIterator[tuple[Hooks, Subscription]]:
+async def behind(
+    store: Store, nats: NatsServer, door: str, verdict: Verdict
+) -> AsyncIterator[tuple[Hooks, Subscription]]:
     """The door's hooks, and the filter that answers it."""
     log, metrics, settings = logger("test"), Metrics("test"), Settings()
     async with AsyncExitStack() as stack:
@@ -199,7 +219,7 @@ async def behind(store: Store, nats: NatsServer, door: str) -> AsyncIterator[tup
         await up(bus)
 
         async def accept(_request: ScanRequest) -> Verdict:
-            return Verdict(action=Verdict.ACCEPT)
+            return verdict
 
         verdicts = await bus.respond(scan(), "filter", ScanRequest, accept, 8)
         directory = Directory(store, bus)
@@ -213,9 +233,13 @@ async def behind(store: Store, nats: NatsServer, door: str) -> AsyncIterator[tup
         authenticator = Authenticator(store, bus, settings)
         stack.callback(authenticator.close)
         await authenticator.start()
+        allowance = Allowance(store, bus, OwnMail(Spool(store, bus, log), directory), settings, log, metrics)
+        await allowance.start()
         host = "mx.posta.test"
         yield (
-            SubmissionDoor(authenticator, directory, intake, host=host, plaintext_auth=False, require_known_from=True),
+            SubmissionDoor(
+                authenticator, directory, intake, allowance, host=host, plaintext_auth=False, require_known_from=True
+            ),
             verdicts,
         )
 
@@ -271,6 +295,19 @@ class Play:
                 async with self.store.query("test") as conn:
                     kept = (await conn.execute(text("SELECT count(*) FROM spool"))).scalar_one()
                 assert kept == int(count), f"line {step.number}: {kept} are kept"
+            case ["held", count]:
+                assert len(await quarantine.find(self.store)) == int(count), f"line {step.number}"
+            case ["policy", domain, on_held]:
+                async with self.store.begin("test") as conn:
+                    await quarantine.set_policy(conn, domain, on_held=on_held)
+            case ["pause", address]:
+                async with self.store.query("test") as conn:
+                    account = await accounts.get(conn, address)
+                assert await sending.pause(self.store, account.account_id, None, 0)
+            case ["limit", address, hour]:
+                async with self.store.begin("test") as conn:
+                    account = await accounts.get(conn, address)
+                    await sending.set_limits(conn, account.account_id, int(hour), None)
             case ["filter", "down"]:
                 await self.verdicts.unsubscribe()
             case _:
@@ -304,7 +341,9 @@ async def stage(script: Script, memory: bool, store: Store, nats: NatsServer, fo
     )
     await people(store)
     async with AsyncExitStack() as stack:
-        hooks, verdicts = await stack.enter_async_context(behind(store, nats, door))
+        hooks, verdicts = await stack.enter_async_context(
+            behind(store, nats, door, VERDICTS[header.get("verdict", "accepted")])
+        )
         if memory:
             line: Line = InMemory(hooks, options, tls, starttls and not tls)
         else:

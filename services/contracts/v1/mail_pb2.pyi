@@ -216,14 +216,17 @@ class Verdict(_message.Message):
     HEADERS_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
     action: Global___Verdict.Action.ValueType
     code: _builtins.int
-    """SMTP reply for REJECT and TEMPFAIL"""
+    """SMTP reply for REJECT, TEMPFAIL and a QUARANTINE that its sender is told of"""
     enhanced: _builtins.str
     text: _builtins.str
     headers: _builtins.bytes
     """whole header lines with CRLF, put in front of the message"""
     score: _builtins.float
+    kind: _builtins.str
+    """of the finding that decided: "virus", "spam", "policy", "fault"; empty where none did"""
     @_builtins.property
     def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]: ...
     def __init__(
@@ -236,10 +239,11 @@ class Verdict(_message.Message):
         headers: _builtins.bytes = ...,
         findings: _abc.Iterable[Global___Finding] | None = ...,
         score: _builtins.float = ...,
+        kind: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "code", b"code", "enhanced", b"enhanced", "findings", b"findings", "headers", b"headers", "score", b"score", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "code", b"code", "enhanced", b"enhanced", "findings", b"findings", "headers", b"headers", "kind", b"kind", "score", b"score", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -269,6 +273,39 @@ class Ticket(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Ticket: _TypeAlias = Ticket  # noqa: Y015
+
+@_typing.final
+class Lesson(_message.Message):
+    """---- posta.v1.work.learn: whoever judges mail -> the engines that learn ----------------------------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    BLOB_ID_FIELD_NUMBER: _builtins.int
+    SPAM_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    blob_id: _builtins.bytes
+    spam: _builtins.bool
+    """false: it is not"""
+    account_id: _builtins.int
+    """who says so, by a move into or out of Junk; 0: an operator"""
+    @_builtins.property
+    def envelope(self) -> Global___Envelope: ...
+    def __init__(
+        self,
+        *,
+        envelope: Global___Envelope | None = ...,
+        blob_id: _builtins.bytes = ...,
+        spam: _builtins.bool = ...,
+        account_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "blob_id", b"blob_id", "envelope", b"envelope", "spam", b"spam"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Lesson: _TypeAlias = Lesson  # noqa: Y015
 
 @_typing.final
 class Changed(_message.Message):
@@ -350,7 +387,7 @@ class TraceEvent(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
-    """received, scanned, accepted, refused, delivered, bounced"""
+    """received, scanned, accepted, refused, held, released, deleted, expired, delivered, bounced"""
     service: _builtins.str
     host: _builtins.str
     at_us: _builtins.int

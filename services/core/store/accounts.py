@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.core import address as addresses
 from services.core.address import BadAddress
 from services.core.ids import AccountId
-from services.core.store import folders, numbers
+from services.core.store import folders, numbers, quarantine
 from services.core.store.tables import metadata
 
 ACTIVE, SUSPENDED = "active", "suspended"
@@ -61,6 +61,9 @@ class Account(NamedTuple):
     used_items: int
     mailbox_guid: uuid.UUID
     created_at: datetime
+    sending: str = "active"  # active | paused: mail arrives and is read, none is sent
+    send_hour: int | None = None  # recipients an hour; None: as set for all, 0: no limit
+    send_day: int | None = None
 
 
 class Alias(NamedTuple):
@@ -93,7 +96,7 @@ WITH keys AS (DELETE FROM dkim_keys WHERE domain = :domain) DELETE FROM domains 
 
 _ACCOUNT = """
 SELECT a.account_id, a.address, a.display_name, a.status, a.quota_octets, s.used_octets, s.used_items, a.mailbox_guid,
-  a.created_at
+  a.created_at, a.sending, a.send_hour, a.send_day
 FROM addresses d JOIN accounts a USING (account_id) JOIN account_seq s USING (account_id)
 WHERE d.kind = 'account' AND
 """
@@ -281,6 +284,7 @@ async def delete(conn: AsyncConnection, account_id: AccountId) -> None:
     except numbers.NoSuchAccount as error:
         raise NoSuchAccount(account_id) from error
     await conn.execute(_DROP_ALIASES_TO, {"account_id": account_id})
+    await quarantine.forget_account(conn, account_id)
     for statement in _DELETE_EVERYWHERE:
         await conn.execute(statement, {"account_id": account_id})
 

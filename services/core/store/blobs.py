@@ -28,6 +28,7 @@ DELETE FROM blobs b
 WHERE b.staged_at < now() - make_interval(secs => :age_s)
   AND NOT EXISTS (SELECT FROM objects o WHERE o.blob_id = b.blob_id)
   AND NOT EXISTS (SELECT FROM spool s WHERE s.blob_id = b.blob_id)
+  AND NOT EXISTS (SELECT FROM quarantine h WHERE h.blob_id = b.blob_id)
 """)
 
 

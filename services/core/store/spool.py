@@ -150,10 +150,11 @@ DELETE FROM deliveries d WHERE d.at < now() - interval '7 days'
 async def insert(store: Store, entries: Sequence[Entry], due_in_s: float) -> None:
     """Commit the entries, all or none, synchronously; the sweeper looks at them after `due_in_s`."""
     async with store.driver("spool.insert") as conn:
-        await _insert(conn, entries, due_in_s)
+        await insert_within(conn, entries, due_in_s)
 
 
-async def _insert(conn: Driver, entries: Sequence[Entry], due_in_s: float) -> None:
+async def insert_within(conn: Driver, entries: Sequence[Entry], due_in_s: float) -> None:
+    """The same within the caller's transaction."""
     rows = [e[:9] + e[10:] for e in entries]
     recipients = [(e.spool_id, n, *r) for e in entries for n, r in enumerate(e.recipients)]
     columns = (*map(list, zip(*rows, strict=True)), due_in_s, *map(list, zip(*recipients, strict=True)))
@@ -190,7 +191,7 @@ async def finish_with_notice(
                 raise _Overtaken
             if len(await conn.fetch(_FINISH, spool_ids, ns)) < len(told):
                 raise _Overtaken
-            await _insert(conn, [notice], due_in_s)
+            await insert_within(conn, [notice], due_in_s)
     except _Overtaken:
         return False
     return True

@@ -12,7 +12,9 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -26,7 +28,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -58,6 +60,10 @@ domains = Table(
     "domains",
     metadata,
     Column("domain", Text, primary_key=True),  # lower-case A-labels
+    # What becomes of held mail: what its sender is told (see quarantine.Policy), whether its recipients are.
+    Column("on_held", Text, nullable=False, server_default="refuse"),  # refuse | accept
+    Column("notify_sender", Boolean, nullable=False, server_default=text("false")),
+    Column("digest", Boolean, nullable=False, server_default=text("true")),
     _moment("created_at"),
     info=_reference,
 )
@@ -70,6 +76,9 @@ accounts = Table(
     Column("display_name", Text, nullable=False, server_default=""),
     Column("status", Text, nullable=False, server_default="active"),  # active | suspended
     Column("quota_octets", BigInteger),  # NULL: no limit
+    Column("sending", Text, nullable=False, server_default="active"),  # active | paused: it may read, not send
+    Column("send_hour", Integer),  # recipients an hour; NULL: the setting, 0: no limit
+    Column("send_day", Integer),
     Column("mailbox_guid", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     Column("repl_guid", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
     Column("change_epoch", Integer, nullable=False, server_default="1"),
@@ -138,6 +147,23 @@ login_failures = Table(
     _moment("last_at"),
     prefixes=["UNLOGGED"],
     info={"distribution": "key"},
+)
+
+# UNLOGGED, for the same reasons: a crash forgives what was sent, and no message waits for the disk to be counted.
+sent_counts = Table(
+    "sent_counts",
+    metadata,
+    _account(),
+    _moment("hour_at"),  # when the hour began: with its first message
+    _number("hour"),  # recipients accepted in it
+    _number("tried"),  # recipients offered in it, those over the limit too
+    _moment("day_at"),
+    _number("day"),
+    Column("fits", Boolean, nullable=False, server_default=text("true")),  # the last message was within the limits
+    _moment("bad_at"),
+    _number("bad"),  # messages found to be spam or to carry a virus in the hour that began at bad_at
+    prefixes=["UNLOGGED"],
+    info=_by_account,
 )
 
 # ---- the mailbox -----------------------------------------------------------------------------------------------
@@ -327,4 +353,73 @@ spool_recipients = Table(
     # A finished recipient's row is deleted in the commit that finishes it, so rows here are work.
     Index("spool_recipients_due_at_idx", "due_at"),
     info={"distribution": "spool_id"},
+)
+
+# ---- what is held for review -------------------------------------------------------------------------------------
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("spool_id", Text(collation="C"), primary_key=True),
+    Column("blob_id", LargeBinary, nullable=False, index=True),
+    Column("prefix", LargeBinary, nullable=False),  # as the spool's
+    Column("headers", LargeBinary, nullable=False),  # the verdict's, which stand in front of the prefix
+    _number("size", None),  # octets of headers + prefix + blob
+    Column("sender", Text, nullable=False),
+    Column("sender_account_id", BigInteger),
+    Column("door", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("ret", Text),
+    Column("envid", Text),
+    Column("smtputf8", Boolean, nullable=False),
+    Column("traceparent", Text, nullable=False),
+    Column("accepted", Boolean, nullable=False),  # the sender heard 250, so it must hear of the end
+    Column("notice_due", Boolean, nullable=False),  # and is to hear now that it is held
+    Column("kind", Text, nullable=False),  # virus | spam | policy: what it is held for
+    Column("reason", Text, nullable=False),  # in words
+    Column("score", Double, nullable=False),
+    Column("findings", JSONB, nullable=False),
+    Column("from_text", Text, nullable=False),  # of the header, for people
+    Column("subject", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("secret", LargeBinary, nullable=False),  # signs the links of its recipients
+    _moment("received_at"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index("quarantine_expires_at_idx", "expires_at"),
+    Index("quarantine_notice_idx", "spool_id", postgresql_where=text("notice_due")),
+    info={"distribution": "spool_id"},
+)
+
+quarantine_recipients = Table(
+    "quarantine_recipients",
+    metadata,
+    Column("spool_id", Text(collation="C"), primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),
+    Column("address", Text, nullable=False),
+    Column("account_id", BigInteger),
+    Column("notify", Text),
+    Column("orcpt", Text),
+    Column("forwarded_by", Text),
+    Column("state", Text, nullable=False, server_default="held"),  # held | released | deleted | expired
+    Column("told_at", DateTime(timezone=True)),  # when a digest named it
+    Column("settled_at", DateTime(timezone=True)),  # when it left the state held
+    Column("owed", Boolean, nullable=False),  # the sender must be told unless it is released
+    Index("quarantine_recipients_account_idx", "account_id", postgresql_where=text("account_id IS NOT NULL")),
+    Index("quarantine_recipients_owed_idx", "spool_id", postgresql_where=text("owed")),
+    info={"distribution": "spool_id"},
+)
+
+# ---- what went on with other domains -----------------------------------------------------------------------------
+
+# How TLS with other domains went, one row a day for each of its results: what RFC 8460 reports are made of.
+tls_results = Table(
+    "tls_results",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("policy", Text, primary_key=True),  # tlsa | sts | no-policy-found
+    Column("host", Text, primary_key=True),  # empty: no host, the policy itself could not be had
+    Column("result", Text, primary_key=True),  # successful, or the result types of RFC 8460 4.3
+    _number("sessions"),
+    info={"distribution": "domain"},
 )

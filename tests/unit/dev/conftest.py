@@ -72,6 +72,8 @@ def free_base() -> int:
 
 def _free(port: int) -> bool:
     with socket.socket() as probe:
+        # As `taken` asks: what lingers from the test before is no holder.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
@@ -116,6 +118,7 @@ class Fleet:
             "POSTA_PORT_BASE": str(self.base),
             "POSTA_DATABASE_URL": "postgresql://elsewhere/posta",
             "POSTA_NATS_URL": "nats://elsewhere",
+            "POSTA_DNS_SERVERS": "127.0.0.1",
             "POSTA_TLS_CERT": "/nowhere",
             "AWAY": str(self.away),
         }

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from services.contracts.v1 import mail_pb2 as pb
+from services.core.settings import BadSettings, Filter
 from services.filter.engine import FAULT, PASSED_OVER, Finding
-from services.filter.verdict import RULES, Action, Policy, Rule, decide, settled
+from services.filter.verdict import RULES, Action, Policy, Rule, decide, policy_of, settled
 
 VIRUS = Finding("clamd", "EICAR-Test-Signature", "virus")
 TYPE = Finding("policy", "ATTACHMENT_TYPE", "policy", detail="a.exe")
@@ -105,3 +106,49 @@ def test_long_headers_are_folded() -> None:
     unfolded = headers.replace(b"\r\n ", b" ")
     assert b"tests=SYMBOL_NUMBER_0, SYMBOL_NUMBER_1," in unfolded
     assert unfolded.count(b"\r\n") == 2
+
+
+HOLD = policy_of(Filter(hold=("ATTACHMENT_TYPE", "VIRUS", "SPAM")))
+
+
+@pytest.mark.parametrize(
+    ("findings", "policy", "said"),
+    [
+        # Between two scores a person decides.
+        ([replace(GTUBE, score=12)], Policy(), (Action.QUARANTINE, "spam", "Message refused: it looks like spam")),
+        ([replace(GTUBE, score=15)], Policy(), (Action.REJECT, "spam", "Message refused: it looks like spam")),
+        ([replace(GTUBE, score=11.9)], Policy(), (Action.JUNK, "spam", "")),
+        # What the operator wants to see first is held and not refused; what is graver counts all the same.
+        ([TYPE], HOLD, (Action.QUARANTINE, "policy", "Message refused: attachment type not allowed (a.exe)")),
+        ([VIRUS], HOLD, (Action.QUARANTINE, "virus", "Message refused: virus found (EICAR-Test-Signature)")),
+        ([TYPE, VIRUS], HOLD, (Action.QUARANTINE, "virus", "Message refused: virus found (EICAR-Test-Signature)")),
+        ([replace(GTUBE, score=99)], HOLD, (Action.QUARANTINE, "spam", "Message refused: it looks like spam")),
+        ([VIRUS, SHAPE], HOLD, (Action.REJECT, "policy", "Message refused: malformed, too many parts")),
+        (
+            [TYPE, DEAD],
+            HOLD,
+            (Action.TEMPFAIL, "fault", "The message could not be examined now, try again later (clamd)"),
+        ),
+        ([VIRUS, TYPE], Policy(), (Action.REJECT, "virus", "Message refused: virus found (EICAR-Test-Signature)")),
+    ],
+)
+def test_what_is_held(findings: list[Finding], policy: Policy, said: tuple[int, str, str]) -> None:
+    verdict = decide(findings, policy)
+    assert (verdict.action, verdict.kind, verdict.text) == said
+    assert settled(findings, policy) == (verdict.action in (Action.REJECT, Action.TEMPFAIL))
+    if verdict.action == Action.QUARANTINE:
+        # With these words its sender is refused, where it is not told 250.
+        assert (verdict.code // 100, verdict.enhanced) == (5, "5.7.1")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hold": ("NO_SUCH_SYMBOL",)},
+        {"junk_score": 7, "hold_score": 6},
+        {"hold_score": 16, "reject_score": 15},
+    ],
+)
+def test_a_policy_that_cannot_be_meant_is_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(BadSettings):
+        policy_of(Filter.model_validate(settings))

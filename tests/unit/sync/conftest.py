@@ -11,9 +11,12 @@ from pydantic import SecretStr
 
 from services.core.bus import Bus
 from services.core.dns import Dns
+from services.core.review import Review
 from services.core.settings import Sync
+from services.core.spool import Spool
 from services.core.store.engine import Store
-from services.sync import admin, autoconfig, signing
+from services.core.telemetry import logger
+from services.sync import admin, autoconfig, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
 
@@ -30,9 +33,12 @@ async def no_bus() -> AsyncIterator[Bus]:
 
 
 def make(store: Store, bus: Bus, token: str | None = TOKEN, resolver: Callable[[], Dns] = Dns) -> FastAPI:
+    held = Review(store, bus, Spool(store, bus, logger("test")), service="sync", host="sync.test")
+    secret, keys = SecretStr(token) if token else None, signing.keys(resolver, None)
     return application(
         (
-            admin.router(store, bus, SecretStr(token) if token else None, signing.keys(resolver, None)),
+            admin.router(store, bus, secret, keys, quarantine.part(held)),
+            review.router(store, held),
             autoconfig.router(doors(SETTINGS, "localhost")),
         )
     )

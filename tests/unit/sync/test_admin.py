@@ -60,7 +60,7 @@ async def test_an_accounts_life(client: httpx.AsyncClient) -> None:
     found = (await client.get(ALICE)).json()
     assert {key: found[key] for key in found if key != "created_at"} == {
         "address": "alice@posta.test", "display_name": "", "status": "active", "quota_octets": None,
-        "used_octets": 0, "used_items": 0,
+        "used_octets": 0, "used_items": 0, "sending": "active", "send_hour": None, "send_day": None,
     }  # fmt: skip
     changed = await client.patch(ALICE, json={"display_name": "Alice", "suspended": True})
     assert (changed.json()["display_name"], changed.json()["status"]) == ("Alice", "suspended")
