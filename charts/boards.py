@@ -210,6 +210,9 @@ BOARDS = (
             one("Messages in hand", "short", total("posta_filter_scans_in_hand", "pod"), "{{pod}}"),
             one("Time of each engine, p95", "s", quantile(0.95, "posta_filter_engine_seconds", "engine"), "{{engine}}"),
             one("Engines that failed", "ops", rate("posta_filter_engine_faults_total", "engine"), "{{engine}}"),
+            one("Held for review", "short", most("posta_filter_quarantine_messages", "kind"), "{{kind}}"),
+            one("Oldest that is held", "s", most("posta_filter_quarantine_oldest_seconds"), "oldest"),
+            one("Mail about held mail", "ops", rate("posta_filter_quarantine_notices_total", "reader"), "{{reader}}"),
         ),
     ),
     Board(
@@ -227,6 +230,22 @@ BOARDS = (
             ),
             one("Tried four times or more", "short", most("posta_delivery_spool_failing", "kind"), "{{kind}}"),
             one("Most of one sender", "short", most("posta_delivery_spool_one_sender"), "recipients"),
+            one(
+                "Connections to other servers", "ops", rate("posta_mxrouter_relay_connections_total", "how"), "{{how}}"
+            ),
+            one(
+                "TLS with them",
+                "ops",
+                rate("posta_mxrouter_tls_sessions_total", "policy,result"),
+                "{{policy}} {{result}}",
+            ),
+            one(
+                "Accounts paused for sending",
+                "ops",
+                rate("posta_submission_accounts_paused_total", "cause"),
+                "{{cause}}",
+            ),
+            one("Put off: sent too much", "ops", rate("posta_submission_messages_over_limit_total"), "messages"),
         ),
     ),
     Board(

@@ -126,6 +126,8 @@ class Mxrouter(_Group):
 
 
 class Relay(_Group):
+    enabled: bool = True
+    """False: this mxrouter only listens. With `mxrouter.port` 0 it only relays."""
     port: Annotated[int, Field(ge=1, le=65535)] = 25
     """Where the MX hosts of other domains listen; a platform of one machine mails another one elsewhere."""
     ourselves: Words = ()

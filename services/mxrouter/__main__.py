@@ -23,6 +23,8 @@ async def main(service: Service) -> None:
         max_connections=settings.mxrouter.max_connections,
     )
     await open_smtp(service, Door(intake), options, settings.mxrouter.port, open_tls(service))
+    if not settings.relay.enabled:
+        return
     dns = Dns(settings.dns.servers, settings.dns.timeout_s)
     await open_relay(service, store, bus, directory, open_carrier(service, store, dns))
 

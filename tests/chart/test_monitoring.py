@@ -235,6 +235,10 @@ CASES: dict[str, tuple[Given, Given]] = {
         [grows("posta_filter_engine_faults_total", 1, engine="clamd")],
         [flat("posta_filter_engine_faults_total", 100, engine="clamd")],
     ),
+    "PostaQuarantineGrows": (
+        [grows("posta_filter_quarantine_messages", 5, kind="spam")],
+        [grows("posta_filter_quarantine_messages", 1, kind="spam")],
+    ),
     "PostaFilterSlow": (spread("posta_filter_scan_seconds", 20), spread("posta_filter_scan_seconds", 2)),
     "PostaAuthFailures": (
         [grows("posta_imap_logins_total", 400, result="failed")],

@@ -11,7 +11,7 @@ import helm_python
 import kubernetes_validate
 import pytest
 
-from services.core.settings import read
+from services.core.settings import Settings, read
 from tests.chart.conftest import CHART, INSTALLS, MINIMAL, Render, Rendered, merged
 
 MINORS = ("1.35", "1.36", "1.37")
@@ -149,12 +149,16 @@ def test_evictions_are_bounded_and_never_blocked(install: Rendered) -> None:
             assert "minAvailable" not in budgets[name]["spec"]
 
 
+def settings_of(install: Rendered, service: str) -> Settings:
+    """What the service makes of its environment. Raises BadSettings."""
+    return read({**install.environment(f"posta-{service}"), "POSTA_DATABASE_URL": "x", "POSTA_NATS_URL": "y"})
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_posta_takes_the_settings_it_is_given(install: Rendered, service: str) -> None:
     if f"posta-{service}" not in install.kind("Deployment"):
         return
-    told = install.environment(f"posta-{service}")
-    settings = read({**told, "POSTA_DATABASE_URL": "x", "POSTA_NATS_URL": "y"})
+    settings = settings_of(install, service)
     assert settings.hostname == "mail.example.org"
     assert settings.health.port == 9090
 
@@ -183,6 +187,8 @@ def test_mx_listens_and_relay_does_not(rendered: dict[str, Rendered]) -> None:
     assert images["mx"] == images["relay"]
     assert rendered["minimal"].environment("posta-mx")["POSTA_MXROUTER_PORT"] == "2525"
     assert rendered["minimal"].environment("posta-relay")["POSTA_MXROUTER_PORT"] == "0"
+    assert settings_of(rendered["minimal"], "mx").relay.enabled is False
+    assert settings_of(rendered["minimal"], "relay").relay.enabled is True
 
 
 def test_a_closed_door_is_closed_everywhere(rendered: dict[str, Rendered]) -> None:

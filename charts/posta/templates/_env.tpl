@@ -61,8 +61,6 @@
 
 {{/* Autoconfig must name the ports that clients see, not those the pods listen on. */}}
 {{- define "posta.syncEnv" -}}
-- name: POSTA_SYNC_PUBLIC_HOSTNAME
-  value: {{ include "posta.hostname" . }}
 - name: POSTA_SYNC_ADMIN_TOKEN
   valueFrom:
     secretKeyRef:

@@ -85,6 +85,8 @@ securityContext:
 {{- define "posta.commonEnv" -}}
 - name: POSTA_HOSTNAME
   value: {{ include "posta.hostname" . }}
+- name: POSTA_SYNC_PUBLIC_HOSTNAME
+  value: {{ include "posta.hostname" . }}
 {{ include "posta.databaseEnv" . }}
 {{ include "posta.natsEnv" . }}
 - name: POSTA_DKIM_KEY_SECRET

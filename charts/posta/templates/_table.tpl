@@ -13,6 +13,7 @@ submission:
   meter: posta_submission_connections
 mx:
   image: mxrouter
+  shut: [POSTA_RELAY_ENABLED]
   takes: tls
   doors:
     smtp: {setting: POSTA_MXROUTER_PORT, target: 2525}
