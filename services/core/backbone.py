@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from services.core.auth.authenticator import Authenticator
 from services.core.bus import Bus
+from services.core.proxy import FromProxies
+from services.core.reception import Preamble
 from services.core.service import Service
 from services.core.store.engine import Store
 from services.core.tls import Certificate, Tls
@@ -40,6 +42,12 @@ def open_tls(service: Service) -> Tls | None:
     ends = service.metrics.gauge("certificate_expiry_timestamp_seconds", "When the certificate that is served ends.")
     ends.set_function(certificate.ends_at)
     return certificate.context
+
+
+def proxies(service: Service) -> Preamble | None:
+    """What listeners hear of their peers from the proxies in front of them; None where none are set."""
+    networks = service.settings.proxy.networks
+    return FromProxies(networks) if networks else None
 
 
 async def open_authenticator(service: Service, store: Store, bus: Bus) -> Authenticator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.core.backbone import proxies
 from services.core.bus import Bus
 from services.core.directory import Directory
 from services.core.intake import Intake
@@ -54,6 +55,7 @@ async def open_smtp(
         port=port,
         tls=tls,
         implicit_tls=implicit_tls,
+        proxy=proxies(service),
     )
     service.shows_connections("smtps" if implicit_tls else "smtp", server)
     service.on_drain(server.close)

@@ -30,6 +30,7 @@ from services.core.telemetry import Logger, Metrics, new_trace
 
 Stamp = Callable[[SpoolId, datetime], bytes]
 Hear = Callable[[pb.Verdict], Awaitable[None]]
+Unless = Callable[[], Awaitable[Reply | None]]
 _ACTIONS = pb.Verdict.Action
 
 
@@ -62,8 +63,16 @@ class Intake:
         self._answers = metrics.counter("messages", "Messages offered, by the code of the reply.", ["code"])
         self._seconds = metrics.histogram("message_seconds", "From the final dot to the reply.")
 
-    async def recipient(self, talk: session.Session, recipient: session.Recipient, elsewhere: Reply) -> None:
+    async def recipient(
+        self,
+        talk: session.Session,
+        recipient: session.Recipient,
+        elsewhere: Reply,
+        unless: Unless | None = None,
+    ) -> None:
         """Route one RCPT and remember where to. `elsewhere`: what is said to recipients of other domains.
+
+        `unless` is asked once it is known that mail could be delivered; what it replies refuses it all the same.
 
         Raises `Refused` or `TryLater`: refuse at the door what could not be delivered.
         """
@@ -72,8 +81,11 @@ class Intake:
         notify = ",".join(sorted(recipient.notify)) or None
         try:
             targets = await self._targets(recipient, talk.transaction.size or 0, elsewhere)
+            refusal = await unless() if unless is not None else None
         except StoreUnavailable as error:
             raise TryLater(replies.DIRECTORY_GONE) from error
+        if refusal is not None:
+            raise Refused(refusal) if refusal.permanent else TryLater(refusal)
         ways = _ways(talk.transaction)
         for target in targets:
             named = isinstance(target, Remote) and target.address == recipient.mailbox
@@ -166,6 +178,7 @@ class Intake:
             at=now,
             tls=_tls(talk),
             protocol=talk.protocol,
+            rdns=talk.rdns if talk.iprev == "pass" else "",
             recipient=recipients[0].address if len(recipients) == 1 else None,
         )
         return Entry(
@@ -183,6 +196,7 @@ class Intake:
             envid=envelope.envid,
             smtputf8=envelope.smtputf8,
             traceparent=new_trace().traceparent,
+            requiretls=envelope.requiretls,
         )
 
     async def _decide(
@@ -216,6 +230,9 @@ class Intake:
                 login=login.address if login else "",
                 account_id=login.account_id if login else 0,
                 door=self._door,
+                rdns=talk.rdns,
+                iprev=talk.iprev,
+                host=self._host,
             ),
             deadline_ms=int(self._deadline_s * 1000),
         )

@@ -25,6 +25,7 @@ class Hop:
     tls: str  # "TLSv1.3 TLS_AES_256_GCM_SHA384", empty when clear
     protocol: str  # RFC 3848: ESMTPSA, UTF8SMTPS ...
     recipient: str | None = None  # named only when there is one, so that nobody learns of blind copies
+    rdns: str = ""  # the name that the address has and that points back to it
 
 
 def received(hop: Hop) -> bytes:
@@ -32,8 +33,9 @@ def received(hop: Hop) -> bytes:
     recipient = (
         hop.recipient if hop.recipient and (hop.recipient.isascii() or hop.protocol.startswith("UTF8")) else None
     )
+    named = f"{_CONTROL.sub('?', hop.rdns)} " if hop.rdns else ""
     lines = [
-        f"Received: from {_CONTROL.sub('?', hop.helo) or 'unknown'} ({_literal(hop.address)})",
+        f"Received: from {_CONTROL.sub('?', hop.helo) or 'unknown'} ({named}{_literal(hop.address)})",
         f"by {hop.host} with {hop.protocol} id {hop.spool_id}",
         *([f"({hop.tls})"] if hop.tls else []),
         *([f"for <{recipient}>"] if recipient else []),

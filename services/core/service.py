@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import uvloop
 from prometheus_client import Gauge
 
-from services.core.settings import Settings, load
+from services.core.settings import BadSettings, Settings, load
 from services.core.telemetry import Logger, Metrics, configure_logs
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class Service:
         self._started = False
         self._stop = asyncio.Event()
         self._failed = False
+        self._refused = ""
         self._checks: dict[str, Check] = {}
         self._drains: list[Drain] = []
         self._closers: list[Close] = []
@@ -150,6 +151,9 @@ class Service:
                 self._settle()
                 await stopping
             stopping.cancel()
+        except BadSettings as error:
+            # Only whoever reads a setting may know what it can be made of.
+            self._refused = str(error)
         except Exception as error:
             self.log.error("cannot start", reason=f"{type(error).__name__}: {error}", exc_info=not _expected(error))
             self._failed = True
@@ -159,6 +163,9 @@ class Service:
                 starting.cancel()
                 await asyncio.wait((starting,))
             await self._wind_down()
+        if self._refused:
+            sys.stderr.write(f"posta: {self._refused}\n")
+            return 2
         return 1 if self._failed else 0
 
     def _signalled(self, number: int) -> None:
@@ -208,7 +215,7 @@ def run(name: str, main: Callable[[Service], Awaitable[None]], env: Mapping[str,
     """Be the service `name`: read settings, answer health, `await main(service)`, run until SIGTERM or SIGINT, drain.
 
     `main` builds and starts everything, then returns. Exit code 0 after a drain, 1 when something failed, 2 for bad
-    settings. A second signal exits at once.
+    settings, also where `main` finds them bad. A second signal exits at once.
     """
     settings = load(env)
     log = configure_logs(name, settings.log.level)

@@ -9,7 +9,7 @@ import os
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -18,7 +18,8 @@ from pydantic_core import ErrorDetails
 
 PREFIX = "POSTA_"
 # Read by `posta up` and by `load` itself; a service that finds them in its environment has nothing to say about them.
-FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE"})
+FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE", "POSTA_ENGINES"})
+LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 # Attachments that a mail client or a shell starts on a double click.
 DANGEROUS = """
     ade adp app bat chm cmd com cpl dll exe hta inf ins isp jar jse lib lnk mde msc msi msp mst pif ps1 reg scf scr sct
@@ -87,6 +88,8 @@ class Proxy(_Group):
 class Limits(_Group):
     message_size: ByteSize = ByteSize(50 * 1024 * 1024)
     recipients: Count = 1000
+    exempt: Networks = LOOPBACK
+    """Clients whose connections are not counted, and of whom the MX door asks neither name nor patience."""
 
 
 class Login(_Group):
@@ -123,6 +126,18 @@ class Mxrouter(_Group):
     port: Port = 25
     max_connections: Count = 2000
     max_per_ip: Ceiling = 50
+    max_per_network: Ceiling = 200
+    """Connections at once from one /24 or /48."""
+    max_per_minute: Ceiling = 0
+    """New connections from one /24 or /48."""
+    require_helo_name: bool = False
+    """HELO must be a full name or an address literal, and not ours."""
+    require_rdns: bool = False
+    """A client's address must have a name that points back to it."""
+    require_sender_domain: bool = False
+    """The domain in MAIL FROM must exist and take mail."""
+    greylist_s: Annotated[float, Field(ge=0)] = 0
+    """How long a stranger's first try is put off; 0 = no greylisting."""
 
 
 class Relay(_Group):
@@ -186,6 +201,18 @@ class Filter(_Group):
     reject_score: float = 15
     concurrency: Count = 32
     engine_deadline_s: Seconds = 10
+    auth: bool = True
+    """SPF, DKIM, DMARC and ARC of mail from other servers."""
+    auth_exempt: Networks = LOOPBACK
+    """Servers of our own: where they had a message from is not examined again."""
+    trusted_sealers: Words = ()
+    """Domains whose ARC seal is believed where it says that DMARC passed before they forwarded the message."""
+    dmarc_reject: Literal["reject", "quarantine", "junk", "accept"] = "reject"
+    dmarc_quarantine: Literal["quarantine", "junk", "accept"] = "junk"
+    spf_fail: Literal["reject", "junk", "accept"] = "accept"
+    """DMARC decides where there is one; SPF alone refuses what was honestly forwarded."""
+    auth_temperror: Literal["tempfail", "accept"] = "tempfail"
+    """What becomes of mail whose domain may want it refused, and the DNS does not say."""
 
 
 class Quarantine(_Group):

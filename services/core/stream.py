@@ -9,11 +9,14 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from services.core.tls import Tls, renewing
+from services.core.crowd import Limits
+from services.core.ends import Ends
+from services.core.reception import Preamble, Reception, listen
+from services.core.telemetry import Logger
+from services.core.tls import Tls
 
 Serve = Callable[["Stream"], Awaitable[None]]
 
@@ -31,12 +34,11 @@ class Stream(asyncio.Protocol):
     """The server side of one connection."""
 
     __slots__ = (
-        "_arrived", "_deadline", "_eof", "_held", "_listener", "_resumed", "_timer", "_transport", "_waiter", "peer",
+        "_arrived", "_deadline", "_eof", "_held", "_resumed", "_timer", "_transport", "_waiter", "peer",
         "tls",
     )  # fmt: skip
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    def __init__(self, peer: str, *, tls: bool = False) -> None:
         self._transport: asyncio.Transport | None = None
         self._arrived: list[bytes] = []
         self._held = 0
@@ -45,8 +47,7 @@ class Stream(asyncio.Protocol):
         self._resumed: asyncio.Future[None] | None = None
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self.peer = ""
-        self.tls = listener.implicit_tls
+        self.peer, self.tls = peer, tls
 
     # ---- what whoever serves it uses ---------------------------------------------------------------------------
 
@@ -115,13 +116,8 @@ class Stream(asyncio.Protocol):
     # ---- what the loop calls -----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        first = self._transport is None
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_UNSENT)
-        if first:
-            name = transport.get_extra_info("peername")
-            self.peer = name[0] if isinstance(name, tuple) else ""
-            self._listener.accepted(self)
 
     def data_received(self, data: bytes) -> None:
         self._arrived.append(data)
@@ -182,84 +178,67 @@ class Listener:
     def __init__(
         self,
         serve: Serve,
+        log: Logger,
         *,
         tls: Tls | None = None,
         implicit_tls: bool = False,
         max_connections: int = 0,
-        max_per_ip: int = 0,
+        limits: Limits | None = None,
         refusal: bytes = b"",
+        proxy: Preamble | None = None,
     ) -> None:
         """`refusal` is what a connection above a limit (0: none) is told before it is closed."""
-        self.implicit_tls = implicit_tls
-        self._serve, self._tls = serve, tls
-        self._max, self._max_per_ip, self._refusal = max_connections, max_per_ip, refusal
-        self._server: asyncio.Server | None = None
-        self._tasks: dict[asyncio.Task[None], Stream] = {}
-        self._by_ip: Counter[str] = Counter()
-        self._closing = False
+        self._serve = serve
+        self._tls = tls if implicit_tls else None
+        self.streams: set[Stream] = set()
+        """Those that are served now."""
+        self._reception = Reception(
+            self._attend,
+            log,
+            total=max_connections,
+            limits=limits,
+            refusal=b"" if implicit_tls else refusal,
+            proxy=proxy,
+        )
 
     async def listen(self, host: str, port: int) -> None:
         """Begin to accept; raises `OSError` naming the address when the port is taken."""
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: Stream(self),
-            host,
-            port,
-            ssl=renewing(self._tls) if self.implicit_tls and self._tls else None,
-            backlog=1024,
-            reuse_address=True,
-            family=socket.AF_UNSPEC,
-        )
+        self._reception.start(await listen(host, port))
 
     @property
     def port(self) -> int:
         """Where it listens, once it does."""
-        return int(self._server.sockets[0].getsockname()[1]) if self._server else 0
+        return self._reception.addresses[0].port if self._reception.addresses else 0
 
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._tasks)
-
-    def accepted(self, stream: Stream) -> None:
-        """Called by a new stream."""
-        full = self._max and len(self._tasks) >= self._max
-        if self._closing or full or (self._max_per_ip and self._by_ip[stream.peer] >= self._max_per_ip):
-            stream.write(self._refusal)
-            stream.close()
-            return
-        self._by_ip[stream.peer] += 1
-        task = asyncio.get_running_loop().create_task(self._run(stream))
-        self._tasks[task] = stream
-        task.add_done_callback(self._ended)
-
-    async def _run(self, stream: Stream) -> None:
-        try:
-            # The peer is gone, or its handshake failed: nobody is left to be told.
-            with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
-                await self._serve(stream)
-        finally:
-            stream.close()
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        stream = self._tasks.pop(task)
-        self._by_ip[stream.peer] -= 1
-        if not self._by_ip[stream.peer]:
-            del self._by_ip[stream.peer]
-        if not task.cancelled() and (error := task.exception()):
-            what = {"message": "a connection's session died", "exception": error, "task": task}
-            task.get_loop().call_exception_handler(what)
+        return self._reception.connections
 
     async def close(self, grace_s: float) -> None:
         """Stop accepting, give the open connections nine tenths of `grace_s` to end, then cancel what serves them.
 
         The last tenth is theirs to let go of what they hold: the caller's own patience ends with the grace.
         """
-        self._closing = True
-        if self._server is not None:
-            self._server.close()
-        if self._tasks:
-            _, late = await asyncio.wait(list(self._tasks), timeout=grace_s * 0.9)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        self._reception.stop()
+        await self._reception.empty(grace_s * 0.9)
+
+    async def _attend(self, sock: socket.socket, peer: Ends, _local: Ends) -> None:
+        stream = Stream(peer.host, tls=self._tls is not None)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: stream,
+                sock,
+                ssl=self._tls() if self._tls is not None else None,
+                ssl_handshake_timeout=_HANDSHAKE_S if self._tls is not None else None,
+            )
+        except OSError:
+            sock.close()  # gone again, or its handshake failed: nobody is left to be told
+            return
+        self.streams.add(stream)
+        try:
+            with contextlib.suppress(ConnectionError, ssl.SSLError, TimeoutError):
+                await self._serve(stream)
+        finally:
+            self.streams.discard(stream)
+            stream.close()

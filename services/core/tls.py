@@ -103,6 +103,29 @@ class Certificate:
         return tuple(_mark(path) for path in (self._cert, self._key))
 
 
+class Leaf(NamedTuple):
+    """What a certificate says to clients: the names it is good for, and until when."""
+
+    names: frozenset[str]
+    ends: datetime
+
+    def is_for(self, host: str) -> bool:
+        """Whether a client that has come to `host` believes it (RFC 9525 6.3: a star stands for one label)."""
+        return bool(self.names & {host.lower(), "*." + host.lower().partition(".")[2]})
+
+
+def leaf(cert: Path, key: Path) -> Leaf:
+    """The certificate that these files make a server show. Raises BadCertificate."""
+    server_context(cert, key)
+    found = _read(cert)
+    if found is None:
+        raise BadCertificate(f"certificate {cert} cannot be read")
+    try:
+        return Leaf(frozenset(name.lower() for name in _names(found)), found.not_valid_after_utc)
+    except x509.ExtensionNotFound:
+        return Leaf(frozenset(), found.not_valid_after_utc)
+
+
 def renewing(newest: Tls) -> ssl.SSLContext:
     """A context for servers that keep the one they began with: each handshake moves on to the newest certificate."""
     context = newest()

@@ -48,8 +48,13 @@ def _up(
         typer.Option("--demo/--no-demo", help="Send the demo message (not sent by default with --detach)."),
     ] = None,
     accounts: Annotated[bool, typer.Option(help="Make the demo accounts alice and bob.")] = True,
+    engines: Annotated[
+        bool, typer.Option("--with-engines/--without-engines", help="Run clamd and rspamd, where they are installed.")
+    ] = True,
 ) -> None:
     """Start the embedded servers and every service, send a demo message, stay until Ctrl-C."""
+    if not engines:
+        os.environ["POSTA_ENGINES"] = "none"
     home, plan = find(os.environ), Plan(base_of(os.environ)).chosen(only, without)
     message = accounts and (not detach if demo is None else demo)
     if not detach:
@@ -125,6 +130,21 @@ def _trace(
         trace.show(found)
     if not found:
         raise Trouble(f"nothing is known of {what}")
+
+
+@app.command("doctor")
+def _doctor(as_json: AsJson = False) -> None:
+    """Check store, bus, services, certificate, engines and DNS records; exit code 1 when something is wrong."""
+    from services.core.doctor import State
+    from services.dev import doctor
+
+    found = asyncio.run(doctor.doctor(find(os.environ), os.environ))
+    if as_json:
+        print(doctor.as_json(found))
+    else:
+        doctor.show(found)
+    if any(line.state is State.WRONG for line in found):
+        raise typer.Exit(1)
 
 
 def nats_url(home: Home) -> str:

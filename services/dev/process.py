@@ -1,5 +1,6 @@
 """What the operating system knows of processes and ports."""
 
+import asyncio
 import ctypes
 import errno
 import os
@@ -11,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # psutil ships neither annotations nor stubs
+
+from services.dev.trouble import Trouble
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -54,12 +57,24 @@ def started_at(pid: int) -> float:
 
 def standing_in(folder: Path) -> list[int]:
     """The processes whose working folder is `folder`, as far as this user may see."""
-    found = []
+    found, real = [], str(folder.resolve())
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.cwd() == str(folder):
+            if process.cwd() == real:
                 found.append(int(process.pid))
     return found
+
+
+async def clear(folder: Path) -> None:
+    """End what an earlier run left standing in `folder`: the children of a server that was killed hold its ports.
+
+    Raises Trouble where it does not end.
+    """
+    for pid in await asyncio.to_thread(standing_in, folder):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        if not await asyncio.to_thread(wait_gone, pid, 5.0):
+            raise Trouble(f"an earlier process (pid {pid}, {command_of(pid)}) does not end")
 
 
 def wait_gone(pid: int, timeout_s: float) -> bool:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import services
-from services.dev import control, nats, postgres, probe
+from services.dev import control, engines, nats, postgres, probe
 from services.dev.child import Child, Program, State
 from services.dev.home import Home, write
 from services.dev.plan import HOSTNAME, LISTEN_HOST, Plan, Service
-from services.dev.process import command_of, dies_with_parent, started_at, taken, wait_gone
+from services.dev.process import clear, command_of, dies_with_parent, started_at, taken, wait_gone
 from services.dev.trouble import Trouble
 
 # `python -m` looks for packages here first: the code that runs posta is the code the services run.
@@ -26,7 +26,7 @@ PREPARE = ("-m", "services.dev.prepare")
 START_S = 60.0
 GRACE_S = 8
 ROTATE_S = 30.0
-OF_THE_DEV_ROOM = ("POSTA_HOME", "POSTA_PORT_BASE")
+OF_THE_DEV_ROOM = ("POSTA_HOME", "POSTA_PORT_BASE", "POSTA_ENGINES")
 
 
 class Supervisor:
@@ -49,6 +49,7 @@ class Supervisor:
         self.children: dict[str, Child] = {}
         self.urls: dict[str, str] = {}
         self._env = dict(env)
+        self._given: Mapping[str, str] = {}
         self._say = say
         self._prepare_by = prepare
         self._stop = asyncio.Event()
@@ -106,13 +107,20 @@ class Supervisor:
         server = None if database else await asyncio.to_thread(postgres.embedded, self.home, self.plan.postgres_port)
         if server is not None:
             await server.clear()
+        programs = engines.chosen(self.plan, self._env)
+        examining = await asyncio.to_thread(engines.embedded, self.home, self.plan, programs, self._env)
+        for engine in examining:
+            await clear(engine.room.folder)
         resolvers = self._env.get("POSTA_DNS_SERVERS", "")
-        wanted = self.plan.wanted(postgres=not database, nats=not bus, dns=not resolvers)
-        if lines := taken(LISTEN_HOST, wanted):
+        if lines := taken(LISTEN_HOST, self.plan.wanted(not database, not bus, not resolvers, programs)):
             lines.append("free them, or set POSTA_PORT_BASE to a number other than " + str(self.plan.base))
             raise Trouble("\n".join(lines))
         broker = None if bus else nats.embedded(self.home, self.plan.nats_port)
         env = self._environment(server.url if server else database, broker.url if broker else bus)
+        for engine in examining:
+            # Not waited for yet: what they load they load beside everything else.
+            self._add(engine.program()).start()
+            env |= engine.settings
         up = asyncio.Event()
         preparing = asyncio.create_task(self._prepare(env, up))
         try:
@@ -120,14 +128,16 @@ class Supervisor:
                 await asyncio.to_thread(server.prepare)
             if broker is not None:
                 broker.prepare()
-            programs = [each.program() for each in (server, broker) if each is not None]
-            await self._together([self._add(each) for each in (programs if resolvers else [*programs, self._names()])])
+            servers = [each.program() for each in (server, broker) if each is not None]
+            await self._together([self._add(each) for each in (servers if resolvers else [*servers, self._names()])])
             up.set()
             env |= await preparing
         finally:
             preparing.cancel()
             await asyncio.gather(preparing, return_exceptions=True)
-        await self._together([self._add(self._program(service, env)) for service in self.plan.services])
+        self._given = env
+        doors = [self._add(self._program(service, env)) for service in self.plan.services]
+        await self._together([*(self.children[name] for name in programs), *doors])
 
     def _add(self, program: Program) -> Child:
         child = self.children[program.name] = Child(program, self._changed, self._say)
@@ -141,7 +151,7 @@ class Supervisor:
                 group.create_task(self._ready(child))
 
     async def _ready(self, child: Child) -> None:
-        await child.until_ready(START_S)
+        await child.until_ready(_patience_s(child))
         ports = ", ".join(f"{name} {port}" for name, port in child.program.ports.items() if name != "health")
         self._say(f"{child.program.name} is ready" + (f" ({ports})" if ports else ""))
 
@@ -260,7 +270,7 @@ class Supervisor:
         behind = {service.name for service in self.plan.services if service.behind}
         doors = {service.name for service in self.plan.services} - behind
         # A door that finishes a message still asks the filter, and whoever is last writes to Postgres.
-        for wave in (doors, behind, {"nats", "dns"}, {"postgres"}):
+        for wave in (doors, behind, {"nats", "dns", *engines.ENGINES}, {"postgres"}):
             children = [child for name, child in self.children.items() if name in wave]
             await asyncio.gather(*(child.stop() for child in children))
 
@@ -276,6 +286,8 @@ class Supervisor:
         match verb:
             case "status":
                 return self.state()
+            case "environment":
+                return {name: value for name, value in self._given.items() if name.startswith("POSTA_")}
             case "down":
                 self._stop.set()
                 return {"pid": os.getpid()}
@@ -289,7 +301,7 @@ class Supervisor:
                     await child.stop()
                 else:
                     child.start()
-                    await child.until_ready(START_S)
+                    await child.until_ready(_patience_s(child))
                 return _facts(child)
             case _:
                 raise Trouble(f"the running platform does not know the verb {verb}")
@@ -303,6 +315,10 @@ class Supervisor:
             else:
                 path.unlink(missing_ok=True)
         write(self.home.state, json.dumps(state, indent=1) + "\n")
+
+
+def _patience_s(child: Child) -> float:
+    return engines.START_S if child.program.name in engines.ENGINES else START_S
 
 
 def _facts(child: Child) -> dict[str, Any]:

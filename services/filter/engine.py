@@ -14,6 +14,8 @@ Kind = Literal["virus", "spam", "policy", "fault"]
 # Symbols of kind "fault", given by the pipeline.
 FAULT = "ENGINE_FAULT"
 PASSED_OVER = "ENGINE_PASSED_OVER"
+# Of kind "policy", given by engines with a limit: it will be too big tomorrow as well.
+TOO_BIG = "TOO_BIG_TO_EXAMINE"
 
 
 class Stage(IntEnum):
@@ -29,13 +31,20 @@ class Stage(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that an engine noticed. `score` adds to the spam score; `detail` may quote the message."""
+    """One thing that an engine noticed. `score` adds to the spam score; `detail` may quote the message.
+
+    `headers`: whole fields with CRLF, in ASCII, for the message if it is kept. `required`: with this finding the engine
+    judges the message itself, by all it found; from that score on it calls a message spam. Its scores are then told and
+    not weighed a second time.
+    """
 
     engine: str
     symbol: str
     kind: Kind
     score: float = 0.0
     detail: str = ""
+    headers: bytes = b""
+    required: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple
 
 from services.contracts.v1 import mail_pb2 as pb
 from services.core.settings import BadSettings, Filter
-from services.filter.engine import PASSED_OVER, Finding
+from services.filter.engine import PASSED_OVER, TOO_BIG, Finding
 
 Action = pb.Verdict.Action
 
@@ -24,20 +24,25 @@ class Rule:
     text: str = ""
 
 
+_SPAM = Rule(Action.REJECT, 554, "5.7.1", "Message refused: it looks like spam")
+_JUNK = Rule(Action.JUNK)
+_ACCEPT = Rule(Action.ACCEPT)
+
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "ATTACHMENT_TYPE": Rule(Action.REJECT, 550, "5.7.1", "Message refused: attachment type not allowed ({detail})"),
         "ARCHIVE_LIMIT": Rule(Action.REJECT, 550, "5.7.1", "Message refused: archive cannot be examined ({detail})"),
         "MESSAGE_SHAPE": Rule(Action.REJECT, 554, "5.6.0", "Message refused: malformed, {detail}"),
-        "TOO_BIG_TO_EXAMINE": Rule(Action.REJECT, 552, "5.3.4", "Message refused: too big to be examined"),
+        TOO_BIG: Rule(Action.REJECT, 552, "5.3.4", "Message refused: too big to be examined"),
+        "JUDGED_CLEAN": _ACCEPT,
+        "JUDGED_JUNK": _JUNK,
+        "JUDGED_SPAM": _SPAM,
+        "JUDGED_LATER": Rule(Action.TEMPFAIL, 451, "4.7.1", "The message is not taken now, try again later ({detail})"),
     }
 )
 _VIRUS = Rule(Action.REJECT, 554, "5.7.1", "Message refused: virus found ({detail})")
-_SPAM = Rule(Action.REJECT, 554, "5.7.1", "Message refused: it looks like spam")
 _SUSPECT = Rule(Action.QUARANTINE, 550, "5.7.1", "Message refused: it looks like spam")
 _FAULT = Rule(Action.TEMPFAIL, 451, "4.7.1", "The message could not be examined now, try again later ({detail})")
-_JUNK = Rule(Action.JUNK)
-_ACCEPT = Rule(Action.ACCEPT)
 # The most serious first: what is certain to be refused is refused, whether or not another engine could answer.
 _GRAVITY = (Action.REJECT, Action.TEMPFAIL, Action.QUARANTINE, Action.JUNK, Action.ACCEPT)
 
@@ -54,12 +59,14 @@ class Policy:
     spam: Rule = _SPAM
 
 
-def policy_of(settings: Filter) -> Policy:
+def policy_of(settings: Filter, more: Mapping[str, Rule] = MappingProxyType({})) -> Policy:
     """The operator's policy: what `settings.hold` names is held for review where its rule would refuse it.
 
-    Raises BadSettings for a symbol that no rule refuses, and for scores that are out of order.
+    `more`: rules of engines whose symbols mean what the operator wants them to. Raises BadSettings for a symbol that no
+    rule refuses, and for scores that are out of order.
     """
-    refusing = {symbol for symbol, rule in RULES.items() if rule.action == Action.REJECT} | {"VIRUS", "SPAM"}
+    rules = {**RULES, **more}
+    refusing = {symbol for symbol, rule in rules.items() if rule.action == Action.REJECT} | {"VIRUS", "SPAM"}
     if unknown := sorted(set(settings.hold) - refusing):
         raise BadSettings(f"filter.hold: {', '.join(unknown)}: expected some of {', '.join(sorted(refusing))}")
     if not settings.junk_score <= settings.hold_score <= settings.reject_score:
@@ -75,7 +82,7 @@ def policy_of(settings: Filter) -> Policy:
         settings.junk_score,
         settings.hold_score,
         settings.reject_score,
-        {symbol: held(symbol, rule) for symbol, rule in RULES.items()},
+        {symbol: held(symbol, rule) for symbol, rule in rules.items()},
         virus=held("VIRUS", _VIRUS),
         spam=held("SPAM", _SPAM),
     )
@@ -106,19 +113,20 @@ def decide(findings: Sequence[Finding], policy: Policy) -> pb.Verdict:
         code=rule.code,
         enhanced=rule.enhanced,
         text=rule.text.format(detail=_printable(detail, 120)),
-        headers=b"" if refused else _headers(findings, score, rule, policy),
+        headers=b"" if refused else _engines(findings) + _headers(findings, score, rule, policy),
         findings=[_told(finding) for finding in findings],
         score=score,
         kind=kind,
     )
 
 
-def _worst(findings: Iterable[Finding], policy: Policy) -> _Said:
+def _worst(findings: Sequence[Finding], policy: Policy) -> _Said:
     virus = fault = None
     score = 0.0
+    judges = {finding.engine for finding in findings if finding.required}
     ruled = _Said(_ACCEPT)
     for finding in findings:
-        score += finding.score
+        score += 0.0 if finding.engine in judges else finding.score
         if finding.kind == "virus":
             virus = virus or finding
         elif finding.kind == "fault":
@@ -130,19 +138,23 @@ def _worst(findings: Iterable[Finding], policy: Policy) -> _Said:
         ruled = _graver(_Said(policy.virus, virus.symbol, "virus"), ruled)
     if fault is not None:
         ruled = _graver(ruled, _Said(_FAULT, fault.engine, "fault"))
+    if policy.hold_score <= sum(finding.score for finding in findings) < policy.reject_score:
+        ruled = _graver(ruled, _Said(_SUSPECT, kind="spam"))
     return _graver(ruled, _Said(_by_score(score, policy), kind="spam"))
 
 
 def _by_score(score: float, policy: Policy) -> Rule:
     if score >= policy.reject_score:
         return policy.spam
-    if score >= policy.hold_score:
-        return _SUSPECT
     return _JUNK if score >= policy.junk_score else _ACCEPT
 
 
 def _graver(one: _Said, other: _Said) -> _Said:
     return min(one, other, key=lambda each: _GRAVITY.index(each.rule.action))
+
+
+def _engines(findings: Sequence[Finding]) -> bytes:
+    return b"".join(finding.headers for finding in findings)
 
 
 def _headers(findings: Sequence[Finding], score: float, rule: Rule, policy: Policy) -> bytes:
@@ -153,9 +165,10 @@ def _headers(findings: Sequence[Finding], score: float, rule: Rule, policy: Poli
         if junk:
             lines.append("X-Spam-Flag: YES\r\n")
         lines.append(f"X-Spam-Score: {score:.1f}\r\n")
-        tests = [_token(finding.symbol) for finding in findings if finding.kind == "spam"]
-        status = f"{'Yes' if junk else 'No'}, score={score:.1f} required={policy.junk_score:.1f}"
-        lines.append(_folded("X-Spam-Status", status + " tests=" + ",".join(tests[:50])))
+        tests = [_token(finding.symbol) for finding in findings if finding.kind == "spam" and not finding.required]
+        required = min((finding.required for finding in findings if finding.required), default=policy.junk_score)
+        status = f"{'Yes' if junk else 'No'}, score={score:.1f} required={required:.1f}"
+        lines.append(_folded("X-Spam-Status", status + " tests=" + (",".join(tests[:50]) or "none")))
     if passed := [_token(finding.engine) for finding in findings if finding.symbol == PASSED_OVER]:
         lines.append(_folded("X-Posta-Not-Examined-By", ", ".join(dict.fromkeys(passed))))
     return "".join(lines).encode("ascii")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from services.core.backbone import open_authenticator, open_bus, open_store, open_tls
+from services.core.backbone import open_authenticator, open_bus, open_store, open_tls, proxies
+from services.core.crowd import Limits
 from services.core.service import Service, run
 from services.core.stream import Listener
+from services.core.training import Teacher
 from services.imap.feature import Registry
 from services.imap.features import FEATURES, OFFERS
 from services.imap.notifier import Notifier
@@ -30,6 +32,7 @@ async def main(service: Service) -> None:
         service.log,
         Registry(FEATURES),
         OFFERS,
+        teacher=Teacher(store, bus, service.log),
         message_size=settings.limits.message_size,
         plaintext_auth=settings.login.plaintext_auth,
         starttls=tls is not None,
@@ -50,11 +53,13 @@ async def main(service: Service) -> None:
         if port and (tls or not implicit):
             listener = Listener(
                 connections.serve,
+                service.log,
                 tls=tls,
                 implicit_tls=implicit,
                 max_connections=settings.imap.max_connections,
-                max_per_ip=settings.imap.max_per_ip,
+                limits=Limits(settings.imap.max_per_ip, exempt=settings.limits.exempt),
                 refusal=REFUSAL,
+                proxy=proxies(service),
             )
             await listener.listen(settings.listen_host, port)
             service.shows_connections("imaps" if implicit else "imap", listener)

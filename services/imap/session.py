@@ -34,6 +34,7 @@ from services.core.store.folders import FolderExists, NoSuchFolder
 from services.core.store.messages import FlagChange, Stored, store_flags
 from services.core.store.numbers import LIMIT, NoSuchAccount
 from services.core.telemetry import Logger
+from services.core.training import Teacher
 from services.imap import queries, reading
 from services.imap.feature import Command, Registry, State
 from services.imap.notifier import Notifier, Watch
@@ -73,6 +74,7 @@ class Services:
     registry: Registry
     offers: Mapping[str, Callable[[Session, NeedLiteral], Awaitable[None]]]
     message_size: int
+    teacher: Teacher
     plaintext_auth: bool = False
     starttls: bool = False  # there is a certificate to start TLS with
 
@@ -102,6 +104,7 @@ class Selected:
     path: str
     view: View
     read_only: bool
+    role: str | None = None
 
 
 # Domain errors as replies; the first that fits.
@@ -284,6 +287,10 @@ class Session:
     def told(self, fid: Fid, cn: int) -> None:
         """Let everybody else know that a folder (0: the list of folders) was changed by this session."""
         self.services.notifier.tell(self.account_id, fid, cn, but=self._watch)
+
+    async def placed(self, into: FolderRow, uids: Sequence[int]) -> None:
+        """Pass on what it teaches the filters that messages of the selected folder now lie in `into` as well."""
+        await self.services.teacher.placed(self.account_id, (self.selected.role, into.role), into.fid, uids)
 
     # ---- capabilities -----------------------------------------------------------------------------------------
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from services.core.backbone import open_bus, open_store, open_tls
+from services.core.crowd import Limits
 from services.core.dns import Dns
 from services.core.frontdoor import open_intake, open_smtp
 from services.core.service import Service, run
 from services.core.smtp.options import Options
+from services.mxrouter.greylist import Greylist
 from services.mxrouter.listener import Door
 from services.mxrouter.outward import open_carrier
+from services.mxrouter.policy import Rules
 from services.mxrouter.wayout import open_relay
 
 
@@ -21,11 +24,31 @@ async def main(service: Service) -> None:
         max_size=settings.limits.message_size,
         max_recipients=settings.limits.recipients,
         max_connections=settings.mxrouter.max_connections,
+        limits=Limits(
+            per_ip=settings.mxrouter.max_per_ip,
+            per_network=settings.mxrouter.max_per_network,
+            per_minute=settings.mxrouter.max_per_minute,
+            exempt=settings.limits.exempt,
+        ),
     )
-    await open_smtp(service, Door(intake), options, settings.mxrouter.port, open_tls(service))
-    if not settings.relay.enabled:
-        return
+    greylist = None
+    if settings.mxrouter.greylist_s:
+        greylist = Greylist(store, settings.mxrouter.greylist_s, service.log)
+        service.spawn(greylist.tidy_forever(), "greylist")
     dns = Dns(settings.dns.servers, settings.dns.timeout_s)
+    door = Door(
+        intake,
+        dns,
+        host=settings.hostname,
+        rules=Rules(
+            helo_name=settings.mxrouter.require_helo_name,
+            rdns=settings.mxrouter.require_rdns,
+            sender_domain=settings.mxrouter.require_sender_domain,
+        ),
+        exempt=settings.limits.exempt,
+        greylist=greylist,
+    )
+    await open_smtp(service, door, options, settings.mxrouter.port, open_tls(service))
     await open_relay(service, store, bus, directory, open_carrier(service, store, dns))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from services.core.backbone import open_authenticator, open_bus, open_store, open_tls
+from services.core.backbone import open_authenticator, open_bus, open_store, open_tls, proxies
+from services.core.crowd import Limits
 from services.core.service import Service, run
 from services.core.store.locks import AccountLocks
 from services.core.stream import Listener
@@ -38,11 +39,13 @@ async def main(service: Service) -> None:
         if port and (tls or not implicit):
             listener = Listener(
                 connections.serve,
+                service.log,
                 tls=tls,
                 implicit_tls=implicit,
                 max_connections=settings.pop.max_connections,
-                max_per_ip=settings.pop.max_per_ip,
+                limits=Limits(settings.pop.max_per_ip, exempt=settings.limits.exempt),
                 refusal=err("Too many connections", "SYS/TEMP"),
+                proxy=proxies(service),
             )
             await listener.listen(settings.listen_host, port)
             service.shows_connections("pop3s" if implicit else "pop3", listener)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.core.backbone import open_authenticator, open_bus, open_store, open_tls
+from services.core.crowd import Limits
 from services.core.frontdoor import open_intake, open_smtp
 from services.core.ownmail import OwnMail
 from services.core.service import Service, run
@@ -33,6 +34,7 @@ async def main(service: Service) -> None:
         max_size=settings.limits.message_size,
         max_recipients=settings.limits.recipients,
         max_connections=settings.submission.max_connections,
+        limits=Limits(settings.submission.max_per_ip, exempt=settings.limits.exempt),
         require_auth=True,
     )
     tls = open_tls(service)

@@ -7,7 +7,7 @@ from services.core.dns import Dns
 from services.core.review import Review
 from services.core.service import Service, run
 from services.core.spool import Spool
-from services.sync import admin, autoconfig, quarantine, review, signing
+from services.sync import admin, autoconfig, checkup, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
 from services.sync.meter import Meter
@@ -18,10 +18,18 @@ async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
     held = Review(store, bus, Spool(store, bus, service.log), service=service.name, host=settings.hostname)
-    keys = signing.keys(lambda: Dns(settings.dns.servers, settings.dns.timeout_s), settings.dkim.key_secret)
+
+    def resolver() -> Dns:
+        return Dns(settings.dns.servers, settings.dns.timeout_s)
+
+    parts = (
+        signing.keys(resolver, settings.dkim.key_secret),
+        checkup.doctor(resolver, settings),
+        quarantine.part(held),
+    )
     app = application(
         (
-            admin.router(store, bus, settings.sync.admin_token, keys, quarantine.part(held)),
+            admin.router(store, bus, settings.sync.admin_token, *parts),
             review.router(store, held),
             autoconfig.router(doors(settings.sync, settings.hostname)),
         )

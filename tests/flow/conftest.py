@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from services.dev.engines import ENGINES
 from services.dev.plan import Plan
 from services.dev.provision import Provisioning
 
@@ -167,7 +168,7 @@ def free_base() -> int:
     """A port base whose ports are all free, below those that the kernel hands out to clients."""
     for _ in range(200):
         base = random.randrange(100, 310) * 100
-        wanted = [port for _, _, port in Plan(base).wanted(postgres=True, nats=True, dns=True)]
+        wanted = [port for _, _, port in Plan(base).wanted(postgres=True, nats=True, dns=True, engines=ENGINES)]
         if all(map(_free, wanted)):
             return base
     return pytest.fail("no free range of ports")
@@ -183,9 +184,9 @@ def _free(port: int) -> bool:
 
 
 def environment(home: Path, base: int, **more: str) -> dict[str, str]:
-    """What `posta` is given: nothing of the caller's own platform."""
+    """What `posta` is given: nothing of the caller's own platform, and no engines, which take seconds to start."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("POSTA_")}
-    return {**env, "POSTA_HOME": str(home), "POSTA_PORT_BASE": str(base), **more}
+    return {**env, "POSTA_HOME": str(home), "POSTA_PORT_BASE": str(base), "POSTA_ENGINES": "none", **more}
 
 
 @pytest.fixture(scope="session")

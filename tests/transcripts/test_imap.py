@@ -32,6 +32,7 @@ from services.core.store.engine import Store
 from services.core.store.messages import Placement
 from services.core.stream import Listener
 from services.core.tls import ensure_dev_certificate, server_context
+from services.core.training import Teacher
 from services.imap.feature import Registry
 from services.imap.features import FEATURES, OFFERS
 from services.imap.notifier import Notifier
@@ -272,7 +273,16 @@ async def shared(store: Store) -> AsyncIterator[Services]:
     log, hints = structlog.get_logger(), Hints()
     authenticator = Authenticator(store, hints, Settings())
     try:
-        yield Services(store, authenticator, Notifier(hints, store, log), log, Registry(FEATURES), OFFERS, 50 << 20)
+        yield Services(
+            store,
+            authenticator,
+            Notifier(hints, store, log),
+            log,
+            Registry(FEATURES),
+            OFFERS,
+            50 << 20,
+            Teacher(store, hints, log),
+        )
     finally:
         authenticator.close()
 

@@ -3,12 +3,15 @@
 The doors are the real ones, on Postgres and NATS; a filter of this test's own accepts everything, or with
 `verdict: held` holds it all for review. Scripts are written as those of POP. Header: `RFC:` what it proves; `door:`
 submission or mx; `tls: yes` a connection that begins with TLS; `starttls: no` a server without a certificate;
-`login: yes` greeted and logged in as alice already; `size:` and `recipients:` limits other than the usual. In a `C:`
-line `\\n` and `\\r` are those characters alone, `\\` at its end means that no line end follows, and `<<90>>` is so many
-x. Events: `* tls` begins the handshake, `* gone` says that the server has closed, `* spool 2` that two messages have
-been kept so far, `* held 1` that one is held, `* policy posta.test accept` changes what that domain does about those,
-`* limit alice@posta.test 2` how many recipients an hour it may have, `* pause` that it may have none;
-`* filter down` that nobody gives verdicts any more.
+`login: yes` greeted and logged in as alice already; `size:` and `recipients:` limits other than the usual; `rules:`
+what the MX door demands; `named: no` a client whose address has no name; `greylist:` for how many seconds first tries
+are put off. In a `C:` line `\\n` and `\\r` are those characters alone, `\\` at its end means that no line end follows,
+and `<<90>>` is so many x. Events: `* tls` begins the handshake, `* gone` says that the server has closed, `* spool 2`
+that two messages have been kept so far, `* kept with requiretls` that all of them were kept so, `* stamped from a (b`
+that their trace header says so, `* scanned iprev=pass` what the filter was told of the client, `* held 1` that one is
+held, `* policy posta.test accept` changes what that domain does about those, `* limit alice@posta.test 2` how many
+recipients an hour it may have, `* pause` that it may have none; `* filter down` that nobody gives verdicts any more,
+`* 60 seconds pass` for those who were put off.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import re
 import ssl
 import tempfile
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -33,6 +36,7 @@ from services.core.auth import enroll
 from services.core.auth.authenticator import Authenticator
 from services.core.bus import Bus, Subscription, scan
 from services.core.directory import Directory
+from services.core.ends import Ends
 from services.core.intake import Intake
 from services.core.ownmail import OwnMail
 from services.core.settings import Settings
@@ -43,18 +47,21 @@ from services.core.smtp.hooks import Hooks
 from services.core.smtp.options import Options
 from services.core.smtp.replies import Reply
 from services.core.smtp.server import serve
-from services.core.smtp.session import Ends, Session, Tls
+from services.core.smtp.session import Session, Tls
 from services.core.smtp.wire import Event, Framer
 from services.core.spool import Spool
 from services.core.store import accounts, quarantine, sending
 from services.core.store.engine import Store
 from services.core.telemetry import Metrics, logger
 from services.core.tls import ensure_dev_certificate, server_context
+from services.mxrouter.greylist import Greylist
 from services.mxrouter.listener import Door as MxDoor
+from services.mxrouter.policy import Rules
 from services.submission.allowance import Allowance
 from services.submission.door import Door as SubmissionDoor
 from tests.transcripts.test_pop import ScramClient, Script, Step, read
 from tests.unit.core.conftest import NatsServer, up
+from tests.unit.filter.origin.zone import DEAD, Zone
 
 SCRIPTS = sorted(Path(__file__).with_name("smtp").glob("*.txt"))
 PASSWORD = "correct horse"
@@ -69,6 +76,18 @@ VERDICTS = {
         score=12.5,
         findings=[Finding(engine="auth", symbol="SPF_PASS", kind="policy")],
     ),
+}
+# What the MX door's DNS knows: in memory the client is 192.0.2.7, over TCP 127.0.0.1.
+WORLD = {
+    "elsewhere.test": ["MX 10 mx.elsewhere.test."],
+    "host.elsewhere.test": ["A 192.0.2.7"],
+    "silent.test": ["MX 0 ."],
+    "dead.test": [DEAD],
+}
+NAMED = {
+    "7.2.0.192.in-addr.arpa": ["PTR client.test."],
+    "1.0.0.127.in-addr.arpa": ["PTR client.test."],
+    "client.test": ["A 192.0.2.7", "A 127.0.0.1"],
 }
 SECOND_S = 10
 
@@ -209,17 +228,20 @@ async def people(store: Store) -> None:
 
 @asynccontextmanager
 async def behind(
-    store: Store, nats: NatsServer, door: str, verdict: Verdict
-) -> AsyncIterator[tuple[Hooks, Subscription]]:
+    store: Store, nats: NatsServer, header: Mapping[str, str]
+) -> AsyncIterator[tuple[Hooks, Subscription, list[ScanRequest]]]:
     """The door's hooks, and the filter that answers it."""
-    log, metrics, settings = logger("test"), Metrics("test"), Settings()
+    log, metrics, settings, door = logger("test"), Metrics("test"), Settings(), header.get("door", "submission")
     async with AsyncExitStack() as stack:
         bus = await Bus.connect(nats.url, "test")
         stack.push_async_callback(bus.close)
         await up(bus)
 
-        async def accept(_request: ScanRequest) -> Verdict:
-            return verdict
+        asked: list[ScanRequest] = []
+
+        async def accept(request: ScanRequest) -> Verdict:
+            asked.append(request)
+            return VERDICTS[header.get("verdict", "accepted")]
 
         verdicts = await bus.respond(scan(), "filter", ScanRequest, accept, 8)
         directory = Directory(store, bus)
@@ -228,7 +250,12 @@ async def behind(
             Spool(store, bus, log), bus, directory, log, metrics, door=door, host="mx.posta.test", deadline_s=5
         )
         if door == "mx":
-            yield MxDoor(intake), verdicts
+            names = Zone(WORLD | (NAMED if header.get("named") != "no" else {}))
+            demanded = header.get("rules", "").split()
+            rules = Rules("helo" in demanded, "rdns" in demanded, "sender" in demanded)
+            wait_s = float(header.get("greylist", 0))
+            greylist = Greylist(store, wait_s, log) if wait_s else None
+            yield MxDoor(intake, names, host="mx.posta.test", rules=rules, greylist=greylist), verdicts, asked
             return
         authenticator = Authenticator(store, bus, settings)
         stack.callback(authenticator.close)
@@ -241,6 +268,7 @@ async def behind(
                 authenticator, directory, intake, allowance, host=host, plaintext_auth=False, require_known_from=True
             ),
             verdicts,
+            asked,
         )
 
 
@@ -254,6 +282,7 @@ class Play:
     line: Line
     store: Store
     verdicts: Subscription
+    asked: list[ScanRequest]
     bound: dict[str, str] = field(default_factory=dict)
     scram: ScramClient = field(default_factory=ScramClient)
     last: str = ""
@@ -310,6 +339,22 @@ class Play:
                     await sending.set_limits(conn, account.account_id, int(hour), None)
             case ["filter", "down"]:
                 await self.verdicts.unsubscribe()
+            case [seconds, "seconds", "pass"]:
+                async with self.store.begin("test") as conn:
+                    ago = "UPDATE greylist SET first_at = first_at - make_interval(secs => :s)"
+                    await conn.execute(text(ago), {"s": float(seconds)})
+            case ["scanned", *facts]:
+                client = self.asked[-1].client
+                for name, _, value in (fact.partition("=") for fact in facts):
+                    assert str(getattr(client, name)) == value, f"line {step.number}: {client}"
+            case ["stamped", *words]:
+                async with self.store.query("test") as conn:
+                    (prefix,) = (await conn.execute(text("SELECT prefix FROM spool"))).one()
+                assert " ".join(words).encode() in b" ".join(prefix.split()), f"line {step.number}: {prefix}"
+            case ["kept", "with", column]:
+                async with self.store.query("test") as conn:
+                    kept = (await conn.execute(text(f"SELECT bool_and({column}) FROM spool"))).scalar_one()
+                assert kept is True, f"line {step.number}"
             case _:
                 pytest.fail(f"line {step.number}: no such event: {step.text}")
 
@@ -341,9 +386,7 @@ async def stage(script: Script, memory: bool, store: Store, nats: NatsServer, fo
     )
     await people(store)
     async with AsyncExitStack() as stack:
-        hooks, verdicts = await stack.enter_async_context(
-            behind(store, nats, door, VERDICTS[header.get("verdict", "accepted")])
-        )
+        hooks, verdicts, asked = await stack.enter_async_context(behind(store, nats, header))
         if memory:
             line: Line = InMemory(hooks, options, tls, starttls and not tls)
         else:
@@ -363,7 +406,7 @@ async def stage(script: Script, memory: bool, store: Store, nats: NatsServer, fo
             )
             line = OverTcp(dev.ca, reader, writer)
         stack.push_async_callback(line.vanish)
-        play = Play(line, store, verdicts)
+        play = Play(line, store, verdicts, asked)
         if header.get("login") == "yes":
             await play.log_in()
         yield play

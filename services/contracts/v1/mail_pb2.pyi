@@ -57,6 +57,9 @@ class ClientFacts(_message.Message):
     LOGIN_FIELD_NUMBER: _builtins.int
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     DOOR_FIELD_NUMBER: _builtins.int
+    RDNS_FIELD_NUMBER: _builtins.int
+    IPREV_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """IP address of the peer, no port"""
     helo: _builtins.str
@@ -67,7 +70,13 @@ class ClientFacts(_message.Message):
     account_id: _builtins.int
     """0 when not authenticated"""
     door: _builtins.str
-    """"submission" or "mx" """
+    """the service: "submission" or "mxrouter" """
+    rdns: _builtins.str
+    """the name its address points to; empty: none, or not known"""
+    iprev: _builtins.str
+    """RFC 8601 2.7.3: "pass" when that name points back; "fail", "temperror", "permerror"; empty: not asked"""
+    host: _builtins.str
+    """the door's own name, under which results are written (RFC 8601 2.5)"""
     def __init__(
         self,
         *,
@@ -77,10 +86,13 @@ class ClientFacts(_message.Message):
         login: _builtins.str = ...,
         account_id: _builtins.int = ...,
         door: _builtins.str = ...,
+        rdns: _builtins.str = ...,
+        iprev: _builtins.str = ...,
+        host: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "address", b"address", "door", b"door", "helo", b"helo", "login", b"login", "tls", b"tls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "address", b"address", "door", b"door", "helo", b"helo", "host", b"host", "iprev", b"iprev", "login", b"login", "rdns", b"rdns", "tls", b"tls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -118,12 +118,12 @@ class Rotation:
     async def _shown(self, keys: Sequence[Key]) -> None:
         """Raise `RotationRefused` unless the DNS shows every record."""
         dns = self._resolver()
-        faults = [fault for fault in await asyncio.gather(*(_fault(dns, key) for key in keys)) if fault]
+        faults = [fault for fault in await asyncio.gather(*(unshown(dns, key) for key in keys)) if fault]
         if faults:
             raise RotationRefused("; ".join(faults))
 
 
-async def _fault(dns: Dns, key: Key) -> str:
+async def unshown(dns: Dns, key: Key) -> str:
     """What is wrong with the record of a key; empty where it is as it should be."""
     name = zone.name(key.domain, key.selector)
     try:

@@ -14,8 +14,8 @@ from services.core.smtp.parameters import parse_mail, parse_rcpt
 from services.core.smtp.replies import Reply
 from services.core.smtp.session import Transaction
 
-# What the extensions add to the 512 octets of a line: RFC 1870 3, 6152 2, 6531 3.4, 3461 5, 4954 3, 4954 4.
-_MAIL_OCTETS: Final = 512 + 26 + 17 + 10 + 9 + 107 + 500
+# What the extensions add to the 512 octets of a line: RFC 1870 3, 6152 2, 6531 3.4, 3461 5, 4954 3, 4954 4, 8689 3.
+_MAIL_OCTETS: Final = 512 + 26 + 17 + 10 + 9 + 107 + 500 + 12
 _RCPT_OCTETS: Final = 512 + 28 + 508
 _AUTH_OCTETS: Final = 12288
 
@@ -61,7 +61,7 @@ async def _mail(conversation: Conversation, argument: str) -> Reply:
         return replies.NESTED_MAIL
     if options.require_auth and session.login is None:
         return replies.AUTH_REQUIRED
-    sender = parse_mail(argument, session.esmtp, options.max_size)
+    sender = parse_mail(argument, session.esmtp, options.max_size, tls=session.tls is not None)
     session.transaction = Transaction(sender)
     accepted = False
     try:

@@ -38,6 +38,8 @@ EXTENSIONS: Final = (
     Extension("DSN", 3461),
     Extension("ENHANCEDSTATUSCODES", 2034),
     Extension("LIMITS", 9422, lambda offer: f"RCPTMAX={offer.options.max_recipients}"),
+    # RFC 8689 2: only where TLS is there already.
+    Extension("REQUIRETLS", 8689, lambda offer: "" if offer.session.tls is not None else None),
     Extension("STARTTLS", 3207, lambda offer: "" if offer.tls_possible and offer.session.tls is None else None),
     Extension("AUTH", 4954, lambda offer: " ".join(offer.mechanisms) or None),
     Extension("HELP", 5321),

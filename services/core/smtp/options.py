@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from services.core.crowd import Limits
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -24,6 +26,7 @@ class Options:
     max_size: int = 50 * 1024 * 1024  # octets of a message, as announced by SIZE
     max_recipients: int = 1000  # RFC 5321 4.5.3.1.8 asks for at least 100
     max_connections: int = 2000
+    limits: Limits = field(default_factory=Limits)  # of one client and its network
     max_errors: int = 30  # 5xx replies in a row without a message kept, then 421
     require_tls: bool = False  # nothing of substance before TLS
     require_auth: bool = False  # no MAIL before AUTH

@@ -1,4 +1,4 @@
-"""The arguments of MAIL and RCPT: paths, and the parameters of SIZE, 8BITMIME, SMTPUTF8, DSN and AUTH. Pure."""
+"""The arguments of MAIL and RCPT: paths, and the parameters of those extensions that have some. Pure."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class _MailFields(TypedDict, total=False):
     ret: str
     envid: str
     auth: str
+    requiretls: bool
 
 
 class _RcptFields(TypedDict, total=False):
@@ -40,8 +41,11 @@ class _RcptFields(TypedDict, total=False):
     orcpt: str
 
 
-def parse_mail(argument: str, esmtp: bool, max_size: int) -> Sender:
-    """What follows `MAIL `. Raises Refused; more octets announced than `max_size` are refused here (RFC 1870 6.1)."""
+def parse_mail(argument: str, esmtp: bool, max_size: int, *, tls: bool = False) -> Sender:
+    """What follows `MAIL `. Raises Refused; more octets announced than `max_size` are refused here (RFC 1870 6.1).
+
+    `tls`: whether what is offered under TLS alone is offered now.
+    """
     path = _after("FROM:", argument)
     if path is None:
         raise Refused(replies.SYNTAX.about("MAIL FROM:<address>"))
@@ -54,7 +58,7 @@ def parse_mail(argument: str, esmtp: bool, max_size: int) -> Sender:
     fields = _MailFields()
     for keyword, value in _parameters(rest, esmtp):
         read = _MAIL.get(keyword)
-        if read is None:
+        if read is None or (read is _requiretls and not tls):
             raise Refused(replies.UNKNOWN_PARAMETER.about(keyword))
         read(fields, value)
     if fields.get("size", 0) > max_size:
@@ -155,6 +159,12 @@ def _auth(fields: _MailFields, value: str | None) -> None:
     fields["auth"] = "" if value == "<>" else _xtext("AUTH", value, _ORCPT_OCTETS)
 
 
+def _requiretls(fields: _MailFields, value: str | None) -> None:
+    if value is not None:
+        raise _bad("REQUIRETLS")
+    fields["requiretls"] = True
+
+
 def _notify(fields: _RcptFields, value: str | None) -> None:
     words = (value or "").upper().split(",")
     notify = frozenset(words)
@@ -188,5 +198,6 @@ _MAIL: Final[dict[str, Callable[[_MailFields, str | None], None]]] = {
     "RET": _ret,
     "ENVID": _envid,
     "AUTH": _auth,
+    "REQUIRETLS": _requiretls,
 }
 _RCPT: Final[dict[str, Callable[[_RcptFields, str | None], None]]] = {"NOTIFY": _notify, "ORCPT": _orcpt}

@@ -135,6 +135,16 @@ NOT_RELAYED_YET: Final = _reply(550, "5.7.1", "Mail for other domains is not acc
 MAILBOX_FULL: Final = _reply(452, "4.2.2", "The mailbox is full")
 MAILBOX_NEVER_FITS: Final = _reply(552, "5.2.2", "The message exceeds what the mailbox may hold")
 TOO_MANY_RECIPIENTS: Final = _reply(452, "4.5.3", "Too many recipients")
+HELO_NO_NAME: Final = _reply(504, "5.5.2", "HELO needs the full name of a host")
+HELO_IS_OURS: Final = _reply(550, "5.7.1", "The name in HELO is ours, not yours")
+# RFC 7372 3.3.
+NO_REVERSE_NAME: Final = _reply(550, "5.7.25", "Your address has no name that points back to it")
+REVERSE_NAME_UNKNOWN: Final = _reply(451, "4.7.25", "The name of your address cannot be found out now, try again later")
+SENDER_DOMAIN_UNKNOWN: Final = _reply(550, "5.1.8", "The domain of the sender does not exist or takes no mail")
+# RFC 7505 4.2.
+SENDER_TAKES_NO_MAIL: Final = _reply(550, "5.7.27", "The domain of the sender takes no mail")
+SENDER_DOMAIN_NO_ANSWER: Final = _reply(451, "4.1.8", "The domain of the sender cannot be looked up, try again later")
+GREYLISTED: Final = _reply(451, "4.7.1", "Not known yet, try again")
 DIRECTORY_GONE: Final = _reply(451, "4.3.0", "The directory cannot be reached, try again later")
 
 # DATA and BDAT

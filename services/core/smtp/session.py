@@ -6,13 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from services.core.address import Address
-
-
-class Ends(NamedTuple):
-    """Host and port."""
-
-    host: str
-    port: int
+from services.core.ends import Ends
 
 
 class Tls(NamedTuple):
@@ -32,6 +26,7 @@ class Sender:
     smtputf8: bool = False
     ret: str | None = None  # RFC 3461 4.3: FULL | HDRS
     envid: str | None = None  # RFC 3461 4.4, xtext undone
+    requiretls: bool = False  # RFC 8689: never to be passed on without TLS
     auth: str | None = None  # RFC 4954 5, xtext undone; a claim, no proof
 
     @property
@@ -83,6 +78,10 @@ class Transaction:
     def envid(self) -> str | None:
         return self.sender.envid
 
+    @property
+    def requiretls(self) -> bool:
+        return self.sender.requiretls
+
 
 @dataclass(slots=True)
 class Session:
@@ -96,6 +95,8 @@ class Session:
     login: object | None = None  # the account that `authenticate` put here
     transaction: Transaction | None = None
     facts: object | None = None  # whatever the door wants to remember; it alone knows the type
+    rdns: str = ""  # the name of the peer's address, as far as the door asked
+    iprev: str = ""  # RFC 8601 2.7.3: whether that name points back; empty: not asked
     errors: int = 0  # 5xx replies since the last message that was kept
 
     @property

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import text
 
-from services.core.ids import BlobId
+from services.core.ids import AccountId, BlobId, Fid
 from services.core.store.engine import Store
 
 # The octets become durable with the commit that names them (WAL order), so this one need not wait for the disk.
@@ -22,6 +22,11 @@ ON CONFLICT (blob_id) DO UPDATE SET staged_at = now()
 """
 
 _READ = "SELECT blob_id, content FROM blobs WHERE blob_id = ANY($1::bytea[])"
+
+_OF_MESSAGES = """
+SELECT DISTINCT o.blob_id FROM items i JOIN objects o USING (account_id, object_id)
+WHERE i.account_id = $1 AND i.fid = $2 AND i.uid = ANY($3::bigint[])
+"""
 
 _SWEEP = text("""
 DELETE FROM blobs b
@@ -65,6 +70,12 @@ async def read(store: Store, ids: Sequence[BlobId]) -> dict[BlobId, bytes]:
     async with store.driver("blobs.read") as conn:
         rows = await conn.fetch(_READ, ids)
     return {BlobId(row[0]): row[1] for row in rows}
+
+
+async def of_messages(store: Store, account_id: AccountId, fid: Fid, uids: Sequence[int]) -> list[BlobId]:
+    """The blobs of those of the messages that exist."""
+    async with store.driver("blobs.of_messages") as conn:
+        return [BlobId(row[0]) for row in await conn.fetch(_OF_MESSAGES, account_id, fid, uids)]
 
 
 async def sweep(store: Store, older_than_s: float = 86_400) -> int:

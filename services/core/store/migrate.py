@@ -24,7 +24,7 @@ from services.core.store.engine import Store, StoreUnavailable
 from services.core.telemetry import configure_logs
 
 _LOCK = text("SELECT pg_advisory_lock(7233920101)")  # two Jobs at once: the second finds nothing left to do
-_VERSION = text("SELECT version_num FROM alembic_version")
+_PRESENT = text("SELECT version_num FROM alembic_version")
 _LOOK_S = 2.0
 _LIMITS = text("SET lock_timeout = '4s'")  # rather fail than queue every reader behind a table lock
 
@@ -56,6 +56,14 @@ async def migrate(url: str) -> None:
         await engine.dispose()
 
 
+async def revisions(store: Store) -> tuple[str, str]:
+    """The schema's revision, and the one that this version needs. Raises StoreUnavailable."""
+    async with store.query("store.revision") as conn:
+        present = (await conn.execute(_PRESENT)).scalar_one()
+    newest = await asyncio.to_thread(lambda: ScriptDirectory.from_config(config()).get_current_head())
+    return str(present), str(newest)
+
+
 def lacks(version: str) -> str:
     """Why a schema at `version` cannot serve this version of Posta; empty when it can.
 
@@ -83,12 +91,12 @@ async def wait(url: str) -> None:
 
 async def _reason(store: Store) -> str:
     try:
-        async with store.query("migrate.version") as conn:
-            return lacks(str((await conn.execute(_VERSION)).scalar_one()))
+        present, _ = await revisions(store)
     except StoreUnavailable as error:
         return str(error)
     except DBAPIError:
         return "no schema yet"
+    return lacks(present)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Entry(NamedTuple):
     envid: str | None = None
     smtputf8: bool = False
     traceparent: str = ""
+    requiretls: bool = False  # RFC 8689
 
 
 class Due(NamedTuple):
@@ -71,13 +72,13 @@ class Due(NamedTuple):
 _INSERT = """
 WITH entries AS (
   INSERT INTO spool (spool_id, blob_id, prefix, size, sender, sender_account_id, door, client, junk, ret, envid,
-    smtputf8, traceparent)
+    smtputf8, traceparent, requiretls)
   SELECT * FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::bigint[], $5::text[], $6::bigint[], $7::text[],
-    $8::text[], $9::boolean[], $10::text[], $11::text[], $12::boolean[], $13::text[])
+    $8::text[], $9::boolean[], $10::text[], $11::text[], $12::boolean[], $13::text[], $14::boolean[])
 )
 INSERT INTO spool_recipients (due_at, spool_id, n, address, account_id, notify, orcpt, forwarded_by)
-SELECT now() + make_interval(secs => $14), r.*
-FROM unnest($15::text[], $16::integer[], $17::text[], $18::bigint[], $19::text[], $20::text[], $21::text[]) AS r
+SELECT now() + make_interval(secs => $15), r.*
+FROM unnest($16::text[], $17::integer[], $18::text[], $19::bigint[], $20::text[], $21::text[], $22::text[]) AS r
 """
 
 _DUE_LOCAL = """

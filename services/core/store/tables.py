@@ -166,6 +166,18 @@ sent_counts = Table(
     info=_by_account,
 )
 
+# UNLOGGED: who is forgotten in a crash is only put off once more.
+greylist = Table(
+    "greylist",
+    metadata,
+    Column("key", LargeBinary, primary_key=True),  # SHA-256 of network, sender, recipient
+    Column("passed", Boolean, nullable=False, server_default=text("false")),
+    _moment("first_at"),
+    _moment("last_at"),
+    prefixes=["UNLOGGED"],
+    info={"distribution": "key"},
+)
+
 # ---- the mailbox -----------------------------------------------------------------------------------------------
 
 account_seq = Table(
@@ -332,6 +344,7 @@ spool = Table(
     Column("envid", Text),
     Column("smtputf8", Boolean, nullable=False, server_default=text("false")),
     Column("traceparent", Text, nullable=False, server_default=""),
+    Column("requiretls", Boolean, nullable=False, server_default=text("false")),  # RFC 8689
     _moment("received_at"),
     info={"distribution": "spool_id"},
 )

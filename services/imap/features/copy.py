@@ -47,6 +47,7 @@ async def copy(session: Session, args: Args) -> AsyncGenerator[Response, None]:
         yield No("The messages are gone.", Code("EXPUNGEISSUED"))
         return
     session.told(into.fid, copied[-1].cn)
+    await session.placed(into, [each.uid for each in copied])
     yield Ok("Copied.", _copyuid(into.uidvalidity, copied))
 
 
@@ -67,6 +68,7 @@ async def move(session: Session, args: Args) -> AsyncGenerator[Response, None]:
     last = moved[-1].cn + len(moved)  # the tombstones follow the copies
     session.told(into.fid, last)
     session.told(selected.fid, last)
+    await session.placed(into, [each.uid for each in moved])
     # RFC 6851 4.3: COPYUID in an untagged OK, before the EXPUNGE responses that completion brings.
     yield Ok("Moved.", _copyuid(into.uidvalidity, moved), untagged=True)
     yield Ok("Moved.")

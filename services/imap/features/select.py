@@ -47,7 +47,7 @@ async def _open(session: Session, args: Args, *, read_only: bool) -> AsyncGenera
     if args.condstore or args.known:
         session.enable("CONDSTORE")
     view, recent = await _view(session, row, read_only=read_only)
-    session.open(Selected(row.fid, canonical(args.path), view, read_only))
+    session.open(Selected(row.fid, canonical(args.path), view, read_only, row.role))
     yield Raw(view.keywords.lines())
     yield Exists(view.total)
     yield Recent(recent)

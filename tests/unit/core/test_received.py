@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -25,6 +26,11 @@ def test_a_peer_cannot_add_lines_or_lie_about_its_address() -> None:
     assert b"\r\nX-Spam" not in field
     assert b"([IPv6:2001:db8::1])" in field
     assert b"\r\n for <bob@x.test>;\r\n" in field
+
+
+def test_a_name_that_the_address_has_stands_beside_it() -> None:
+    named = replace(HOP, rdns="mx.client.test\r\nX: y")
+    assert received(named).startswith(b"Received: from client.test (mx.client.test?X:?y [192.0.2.1])\r\n by ")
 
 
 @pytest.mark.parametrize(

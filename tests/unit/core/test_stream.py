@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from services.core.crowd import Limits
 from services.core.stream import Listener, Stream
+from services.core.telemetry import logger
 
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @asynccontextmanager
 async def listening(serve: Callable[[Stream], Awaitable[None]], **limits: Any) -> AsyncIterator[Listener]:
-    listener = Listener(serve, **limits)
+    listener = Listener(serve, logger("test"), **limits)
     await listener.listen("127.0.0.1", 0)
     try:
         yield listener
@@ -84,7 +86,7 @@ async def test_a_session_that_crashes_closes_its_connection_and_is_told_of() -> 
         await stream.read(10)
         raise KeyError("a bug")
 
-    async with listening(serve, max_per_ip=1) as listener:
+    async with listening(serve, limits=Limits(1)) as listener:
         reader, writer = await connect(listener)
         writer.write(b"x")
         assert await reader.read() == b""
@@ -132,7 +134,7 @@ async def test_closing_gives_the_grace_and_then_the_chance_to_let_go() -> None:
             await asyncio.sleep(0)
             let_go.set()
 
-    listener = Listener(serve)
+    listener = Listener(serve, logger("test"))
     await listener.listen("127.0.0.1", 0)
     reader, writer = await connect(listener)
     await until(lambda: listener.connections == 1)

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from services.core.auth import enroll
 from services.core.auth.authenticator import Authenticator
 from services.core.auth.passwords import Workers
+from services.core.crowd import Limits
 from services.core.ids import AccountId, Fid, Uid
 from services.core.settings import Settings
 from services.core.store import accounts, blobs, messages
@@ -232,12 +233,13 @@ async def house(
     )
     listener = Listener(
         connections.serve,
+        logger("test"),
         max_connections=max_connections,
-        max_per_ip=max_per_ip,
+        limits=Limits(max_per_ip),
         refusal=err("Too many connections", "SYS/TEMP"),
     )
     await listener.listen("127.0.0.1", 0)
-    implicit = Listener(connections.serve, tls=lambda: context, implicit_tls=True)
+    implicit = Listener(connections.serve, logger("test"), tls=lambda: context, implicit_tls=True)
     await implicit.listen("127.0.0.1", 0)
     try:
         yield House(shared, connections, listener, account, hints, store, certificate.ca, implicit)

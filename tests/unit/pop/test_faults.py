@@ -269,7 +269,7 @@ async def test_who_reads_slowly_is_not_sent_more_than_is_in_flight(
         transport = client.writer.transport
         transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's stubs call every transport a WriteTransport
         client.send(b"".join(b"RETR %d\r\n" % n for n in range(1, 301)))
-        [stream] = there.listener._tasks.values()
+        [stream] = there.listener.streams
         await until(lambda: stream._resumed is not None)
         for _ in range(50):
             await asyncio.sleep(0)

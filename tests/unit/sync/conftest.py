@@ -12,11 +12,11 @@ from pydantic import SecretStr
 from services.core.bus import Bus
 from services.core.dns import Dns
 from services.core.review import Review
-from services.core.settings import Sync
+from services.core.settings import Settings, Sync
 from services.core.spool import Spool
 from services.core.store.engine import Store
 from services.core.telemetry import logger
-from services.sync import admin, autoconfig, quarantine, review, signing
+from services.sync import admin, autoconfig, checkup, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
 
@@ -37,7 +37,7 @@ def make(store: Store, bus: Bus, token: str | None = TOKEN, resolver: Callable[[
     secret, keys = SecretStr(token) if token else None, signing.keys(resolver, None)
     return application(
         (
-            admin.router(store, bus, secret, keys, quarantine.part(held)),
+            admin.router(store, bus, secret, keys, checkup.doctor(resolver, Settings()), quarantine.part(held)),
             review.router(store, held),
             autoconfig.router(doors(SETTINGS, "localhost")),
         )

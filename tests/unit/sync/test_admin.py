@@ -248,3 +248,11 @@ def _references(node: Any) -> list[str]:
         own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
         return own + [found for value in node.values() for found in _references(value)]
     return [found for value in node for found in _references(value)] if isinstance(node, list) else []
+
+
+async def test_the_doctor_by_http(client: httpx.AsyncClient) -> None:
+    answer = await client.get(f"{API}/doctor")
+    assert answer.status_code == 200, answer.text
+    found = [(each["check"], each["state"]) for each in answer.json()]
+    assert ("store", "ok") in found
+    assert ("bus", "wrong") in found

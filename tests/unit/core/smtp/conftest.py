@@ -8,6 +8,7 @@ import pytest
 import structlog
 import uvloop
 
+from services.core.ends import Ends
 from services.core.smtp import replies
 from services.core.smtp.connection import Connection
 from services.core.smtp.conversation import Conversation
@@ -15,7 +16,7 @@ from services.core.smtp.dialogue import converse
 from services.core.smtp.hooks import Ask
 from services.core.smtp.options import Options
 from services.core.smtp.replies import Reply
-from services.core.smtp.session import Ends, Recipient, Sender, Session, Transaction
+from services.core.smtp.session import Recipient, Sender, Session, Transaction
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import structlog
 
+from services.core.proxy import FromProxies
 from services.core.smtp.options import Options, Timeouts
-from services.core.smtp.proxy import FromProxies
 from services.core.smtp.server import Server, serve
 from services.core.tls import ensure_dev_certificate, server_context
 

@@ -1,33 +1,38 @@
 """clamd by its wire protocol: every way a daemon may answer, or not."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from services.filter.engines.virus_clamd import Clamd, ClamdFailed, Daemon, daemon
+from services.core.endpoint import Endpoint
+from services.filter.engines.virus_clamd import Clamd
+from services.filter.servers import NoServer
 from tests.unit.filter.letters import EICAR, PLAIN, examined
 
 Behaviour = Callable[["FakeClamd", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class FakeClamd:
-    """Speaks INSTREAM as clamd does, then behaves as it is told."""
+    """Speaks INSTREAM in a session as clamd does, then behaves as it is told, for every message of it."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour
         self.received: list[bytes] = []
-        self.where = Daemon("", 0)
+        self.sessions: list[asyncio.StreamWriter] = []
+        self.said: Counter[asyncio.StreamWriter] = Counter()
+        self.where = Endpoint("", 0)
         self._server: asyncio.Server | None = None
 
     async def start(self, path: str = "") -> "FakeClamd":
         if path:
             self._server = await asyncio.start_unix_server(self._serve, path)
-            self.where = Daemon("", 0, path)
+            self.where = Endpoint("", 0, path)
         else:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-            self.where = Daemon("127.0.0.1", self._server.sockets[0].getsockname()[1])
+            self.where = Endpoint("127.0.0.1", self._server.sockets[0].getsockname()[1])
         return self
 
     async def stop(self) -> None:
@@ -43,22 +48,30 @@ class FakeClamd:
         return octets
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.sessions.append(writer)
         try:
-            await self.behaviour(self, reader, writer)
+            assert await reader.readexactly(11) == b"zIDSESSION\0"
+            while not writer.is_closing():
+                await self.behaviour(self, reader, writer)
         except (OSError, EOFError):
             return
         finally:
             writer.close()
 
+    def say(self, writer: asyncio.StreamWriter, text: bytes) -> None:
+        """Answer the next question of this session."""
+        self.said[writer] += 1
+        writer.write(b"%d: %b\0" % (self.said[writer], text))
+
 
 async def honest(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     found = EICAR in await fake.stream(reader)
-    writer.write(b"stream: Eicar-Signature FOUND\0" if found else b"stream: OK\0")
+    fake.say(writer, b"stream: Eicar-Signature FOUND" if found else b"stream: OK")
 
 
 async def small(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await fake.stream(reader, limit=300_000)
-    writer.write(b"INSTREAM size limit exceeded. ERROR\0")
+    fake.say(writer, b"INSTREAM size limit exceeded. ERROR")
     await writer.drain()
     while await reader.read(65536):  # hanging up now would take the answer with it
         pass
@@ -75,7 +88,7 @@ async def deaf(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.St
 
 async def garbled(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await fake.stream(reader)
-    writer.write(b"\xff\xfe HTTP/1.1 400\r\n\0")
+    fake.say(writer, b"\xff\xfe HTTP/1.1 400\r\n")
 
 
 async def endless(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -90,6 +103,20 @@ async def cut(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.Str
 
 async def silent(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await fake.stream(reader)
+    writer.close()
+
+
+async def late(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers the question before."""
+    await fake.stream(reader)
+    writer.write(b"0: stream: OK\0")
+
+
+async def terse(fake: FakeClamd, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Hangs up after each answer."""
+    await honest(fake, reader, writer)
+    await writer.drain()
+    writer.close()
 
 
 @pytest.fixture
@@ -121,6 +148,33 @@ async def test_clean_and_found(start: Start, tmp_path: Path, socket: str) -> Non
     assert await said(clamd, PLAIN + EICAR) == [("virus", "Eicar-Signature")]
     assert await said(clamd, large) == []
     assert fake.received == [PLAIN, PLAIN + EICAR, large]
+    assert len(fake.sessions) == 1
+
+
+async def test_messages_at_one_time_have_a_session_each(start: Start) -> None:
+    fake = await start(hung)
+    clamd = Clamd([fake.where], 0.5)
+    both = asyncio.gather(said(clamd, PLAIN), said(clamd, PLAIN), return_exceptions=True)
+    assert all(isinstance(each, NoServer) for each in await both)
+    assert len(fake.sessions) == 2
+
+
+async def test_a_session_that_failed_is_not_used_again(start: Start) -> None:
+    fake = await start(late)
+    clamd = Clamd([fake.where], 5)
+    for _ in range(2):
+        with pytest.raises(NoServer):
+            await said(clamd, PLAIN)
+    assert len(fake.sessions) == 2
+
+
+async def test_a_daemon_that_was_started_anew_meanwhile(start: Start) -> None:
+    fake = await start(honest)
+    clamd = Clamd([fake.where], 5)
+    assert await said(clamd, PLAIN) == []
+    fake.sessions[0].transport.abort()
+    assert await said(clamd, PLAIN + EICAR) == [("virus", "Eicar-Signature")]
+    assert len(fake.sessions) == 2
 
 
 async def test_too_big_for_clamd_is_for_ever(start: Start) -> None:
@@ -128,9 +182,9 @@ async def test_too_big_for_clamd_is_for_ever(start: Start) -> None:
     assert await said(clamd, PLAIN + bytes(20_000_000)) == [("policy", "TOO_BIG_TO_EXAMINE")]
 
 
-@pytest.mark.parametrize("behaviour", [garbled, endless, cut, silent])
+@pytest.mark.parametrize("behaviour", [garbled, endless, cut, silent, late])
 async def test_an_answer_that_is_none(start: Start, behaviour: Behaviour) -> None:
-    with pytest.raises(ClamdFailed, match=r"127\.0\.0\.1"):
+    with pytest.raises(NoServer, match=r"127\.0\.0\.1"):
         await said(Clamd([(await start(behaviour)).where], 5), PLAIN)
 
 
@@ -139,19 +193,19 @@ async def test_a_daemon_that_hangs_has_its_share_of_the_time(start: Start, behav
     first, second = await start(behaviour), await start(honest)
     clamd = Clamd([first.where, second.where], 0.4)
     assert await said(clamd, PLAIN + EICAR) == [("virus", "Eicar-Signature")]
-    with pytest.raises(ClamdFailed, match="no answer in time"):
+    with pytest.raises(NoServer, match="no answer in time"):
         await said(Clamd([first.where], 0.05), PLAIN)
 
 
 async def test_a_dead_daemon_is_asked_last(start: Start, tmp_path: Path) -> None:
     living = await start(honest)
-    dead = Daemon("", 0, str(tmp_path / "nobody"))
+    dead = Endpoint("", 0, str(tmp_path / "nobody"))
     clamd = Clamd([dead, living.where], 5)
     for _ in range(6):
         assert await said(clamd, PLAIN) == []
     assert len(living.received) == 6
-    assert clamd._order(asyncio.get_running_loop().time())[0] == living.where
-    with pytest.raises(ClamdFailed, match="nobody"):
+    assert clamd.servers.order(asyncio.get_running_loop().time())[0] == living.where
+    with pytest.raises(NoServer, match="nobody"):
         await said(Clamd([dead], 5), PLAIN)
 
 
@@ -163,21 +217,9 @@ async def test_the_healthy_take_turns(start: Start) -> None:
     assert [len(fake.received) for fake in fakes] == [3, 3]
 
 
-@pytest.mark.parametrize(
-    ("word", "where"),
-    [
-        ("clamd:3311", Daemon("clamd", 3311)),
-        ("clamd", Daemon("clamd", 3310)),
-        ("[::1]:77", Daemon("::1", 77)),
-        ("[::1]", Daemon("::1", 3310)),
-        ("/run/clamd.ctl", Daemon("", 0, "/run/clamd.ctl")),
-    ],
-)
-def test_where_daemons_listen(word: str, where: Daemon) -> None:
-    assert daemon(word) == where
-
-
-@pytest.mark.parametrize("word", ["clamd:", ":3310", "clamd:http", "clamd:70000", "clamd:0"])
-def test_where_none_can_listen(word: str) -> None:
-    with pytest.raises(ValueError, match="expected host:port"):
-        daemon(word)
+async def test_a_daemon_that_hangs_up_after_each_answer(start: Start) -> None:
+    fake = await start(terse)
+    clamd = Clamd([fake.where], 5)
+    for _ in range(5):
+        assert await said(clamd, PLAIN) == []
+    assert len(fake.received) == 5

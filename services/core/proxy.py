@@ -7,9 +7,9 @@ import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
-from aiosmtpd.proxy_protocol import AF, ProxyData, get_proxy
+from aiosmtpd.proxy_protocol import AF, V2_CMD, ProxyData, get_proxy
 
-from services.core.smtp.session import Ends
+from services.core.ends import Ends, end
 
 Network = IPv4Network | IPv6Network
 
@@ -43,23 +43,24 @@ class _Octets:
 
 
 class FromProxies:
-    """A preamble for `serve`: required from `proxies`, not looked for from anyone else."""
+    """A preamble for `Reception`: required from `proxies`, not looked for from anyone else."""
 
     def __init__(self, proxies: Sequence[Network]) -> None:
         self._proxies = tuple(proxies)
 
     async def __call__(self, sock: socket.socket) -> tuple[Ends, Ends]:
         """The true ends of the connection. Raises ConnectionResetError for a proxy that does not say them."""
-        peer, local = sock.getpeername(), sock.getsockname()
-        direct = Ends(str(peer[0]), int(peer[1])), Ends(str(local[0]), int(local[1]))
-        address = ip_address(str(peer[0]).partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if not any(mapped in network for network in self._proxies):
+        direct = end(sock.getpeername()), end(sock.getsockname())
+        address = ip_address(direct[0].host)
+        if not any(address in network for network in self._proxies):
             return direct
         said: ProxyData = await get_proxy(_Octets(sock))
         if not said.valid:
             raise ConnectionResetError(f"bad PROXY header from {direct[0].host}: {said.error}")
         # LOCAL (version 2) and UNKNOWN (version 1): the proxy speaks for itself, as in a health check.
-        if said.family not in (AF.INET, AF.INET6) or said.src_addr is None or said.dst_addr is None:
+        # Version 2 may name addresses with LOCAL, to be ignored.
+        if said.command == V2_CMD.LOCAL or said.family not in (AF.INET, AF.INET6):
             return direct
-        return Ends(str(said.src_addr), int(said.src_port or 0)), Ends(str(said.dst_addr), int(said.dst_port or 0))
+        if said.src_addr is None or said.dst_addr is None:
+            return direct
+        return end((said.src_addr, said.src_port or 0)), end((said.dst_addr, said.dst_port or 0))
