@@ -210,6 +210,12 @@ BOARDS = (
             one("Messages in hand", "short", total("posta_filter_scans_in_hand", "pod"), "{{pod}}"),
             one("Time of each engine, p95", "s", quantile(0.95, "posta_filter_engine_seconds", "engine"), "{{engine}}"),
             one("Engines that failed", "ops", rate("posta_filter_engine_faults_total", "engine"), "{{engine}}"),
+            one(
+                "Age of virus signatures",
+                "s",
+                "time() - min(posta_filter_signatures_timestamp_seconds{$sel})",
+                "oldest",
+            ),
             one("Held for review", "short", most("posta_filter_quarantine_messages", "kind"), "{{kind}}"),
             one("Oldest that is held", "s", most("posta_filter_quarantine_oldest_seconds"), "oldest"),
             one("Mail about held mail", "ops", rate("posta_filter_quarantine_notices_total", "reader"), "{{reader}}"),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +151,27 @@ def test_three_members_know_each_other_and_keep_each_stream_three_times(rendered
         assert f"nats://posta-nats-{member}.posta-nats:6222" in config
     assert made.environment("posta-delivery")["POSTA_NATS_REPLICAS"] == "3"
     assert "cluster {" not in rendered["minimal"].kind("ConfigMap")["posta-nats"]["data"]["nats.conf"]
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_nats_takes_its_configuration(render: Render, tmp_path: Path, members: int) -> None:
+    made = render({"nats": {"members": members}})
+    config = made.kind("ConfigMap")["posta-nats"]["data"]["nats.conf"].replace("/data", str(tmp_path / "data"))
+    (tmp_path / "nats.conf").write_text(config)
+    secrets = {
+        key: base64.b64decode(value).decode() for key, value in made.kind("Secret")["posta-generated"]["data"].items()
+    }
+    told = {"PASSWORD": secrets["nats-password"], "CLUSTER_PASSWORD": secrets["nats-cluster-password"]}
+    (container,) = made.kind("StatefulSet")["posta-nats"]["spec"]["template"]["spec"]["containers"]
+    assert {each["name"] for each in container["env"]} == {"MEMBER", *told}
+    done = subprocess.run(
+        (Path(sys.executable).with_name("nats-server"), "-t", "-c", tmp_path / "nats.conf"),
+        env={"MEMBER": "posta-nats-0", **told},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_an_external_bus_is_told_how_many_keep_a_stream(rendered: dict[str, Rendered]) -> None:

@@ -235,6 +235,10 @@ CASES: dict[str, tuple[Given, Given]] = {
         [grows("posta_filter_engine_faults_total", 1, engine="clamd")],
         [flat("posta_filter_engine_faults_total", 100, engine="clamd")],
     ),
+    "PostaSignaturesStale": (
+        [flat("posta_filter_signatures_timestamp_seconds", -300_000)],
+        [flat("posta_filter_signatures_timestamp_seconds", 0)],
+    ),
     "PostaQuarantineGrows": (
         [grows("posta_filter_quarantine_messages", 5, kind="spam")],
         [grows("posta_filter_quarantine_messages", 1, kind="spam")],
