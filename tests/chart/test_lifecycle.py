@@ -133,6 +133,10 @@ def test_keda_scales_by_the_same_measures(rendered: dict[str, Rendered]) -> None
         query = made[f"posta-{service}"]["spec"]["triggers"][0]["metadata"]["query"]
         assert name.removesuffix("_per_second") in query
         assert 'namespace="mail"' in query
+    # More pods do not make a message younger; they do divide what is pending.
+    kinds = {name: each["spec"]["triggers"][0]["metricType"] for name, each in made.items()}
+    assert {name for name, kind in kinds.items() if kind == "Value"} == {"posta-relay"}
+    assert set(kinds.values()) == {"Value", "AverageValue"}
 
 
 def test_without_autoscaling_the_number_is_fixed(rendered: dict[str, Rendered]) -> None:

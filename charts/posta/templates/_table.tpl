@@ -1,7 +1,8 @@
 {{/*
 What each service is: the module and image it runs, its doors, and the measure it scales by. The one table; every
 template that ranges over services reads it. `setting` is the environment name that moves the door to `target`, a port
-an unprivileged user may bind; `meter` is a metric the service exports, `query` the same for Prometheus.
+an unprivileged user may bind. `meter` is a metric that Posta exports: `shared` where it is one figure for the release, of
+which each pod carries its part, and `absolute` where more pods do not divide it (an age).
 */}}
 {{- define "posta.table" -}}
 submission:
@@ -25,6 +26,7 @@ relay:
   meter: posta_delivery_spool_overdue_seconds
   by: '{kind="remote"}'
   shared: true
+  absolute: true
 filter:
   image: filter
   asks: true
