@@ -138,9 +138,10 @@ def _worst(findings: Sequence[Finding], policy: Policy) -> _Said:
         ruled = _graver(_Said(policy.virus, virus.symbol, "virus"), ruled)
     if fault is not None:
         ruled = _graver(ruled, _Said(_FAULT, fault.engine, "fault"))
-    if policy.hold_score <= sum(finding.score for finding in findings) < policy.reject_score:
-        ruled = _graver(ruled, _Said(_SUSPECT, kind="spam"))
-    return _graver(ruled, _Said(_by_score(score, policy), kind="spam"))
+    ruled = _graver(ruled, _Said(_by_score(score, policy), kind="spam"))
+    # Of what is junk, the worst is held; the score of an engine that judges by itself counts for that as well.
+    worst = policy.hold_score <= sum(finding.score for finding in findings) < policy.reject_score
+    return _Said(_SUSPECT, kind="spam") if worst and ruled.rule.action == Action.JUNK else ruled
 
 
 def _by_score(score: float, policy: Policy) -> Rule:

@@ -298,7 +298,7 @@ async def world(store: Store, connections: int, certificates: Path | None = None
             files = ensure_dev_certificate(certificates, ("localhost",))
             context = server_context(files.cert, files.key)
             connected = Connections(services, lambda: context, login_timeout_s=WAIT_S, idle_timeout_s=WAIT_S)
-            listener = Listener(connected.serve, tls=lambda: context, implicit_tls=True)
+            listener = Listener(connected.serve, services.log, tls=lambda: context, implicit_tls=True)
             await listener.listen("127.0.0.1", 0)
             stack.push_async_callback(listener.close, 0)
             peers = [await TcpPeer.connect(listener.port, files.ca) for _ in range(connections)]

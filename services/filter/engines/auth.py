@@ -52,7 +52,7 @@ def rules(settings: Filter) -> Mapping[str, Rule]:
     """What its symbols mean for the message, as the operator wants it."""
     told = {
         "DMARC_REJECT": (settings.dmarc_reject, "Message refused by the DMARC policy of {detail}"),
-        "DMARC_QUARANTINE": (settings.dmarc_quarantine, ""),
+        "DMARC_QUARANTINE": (settings.dmarc_quarantine, "Message refused by the DMARC policy of {detail}"),
         "SPF_FAIL": (settings.spf_fail, "Message refused by SPF: {detail}"),
     }
     made = {symbol: _rule(word, 550, "5.7.1", text) for symbol, (word, text) in told.items()}
@@ -67,7 +67,7 @@ def rules(settings: Filter) -> Mapping[str, Rule]:
 
 def _rule(word: str, code: int, enhanced: str, text: str) -> Rule:
     action = _ACTIONS[word]
-    return Rule(action, code, enhanced, text) if action in (Action.REJECT, Action.TEMPFAIL) else Rule(action)
+    return Rule(action) if action in (Action.JUNK, Action.ACCEPT) else Rule(action, code, enhanced, text)
 
 
 class Origin:

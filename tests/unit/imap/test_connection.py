@@ -79,7 +79,7 @@ async def door(store: Store, folder: Path, *, login_s: float = 30, idle_s: float
             login_timeout_s=login_s,
             idle_timeout_s=idle_s,
         )
-        listener = Listener(connections.serve)
+        listener = Listener(connections.serve, services.log)
         await listener.listen("127.0.0.1", 0)
         try:
             yield Door(connections, listener, files.ca)

@@ -118,6 +118,8 @@ async def test_a_forger_is_refused_and_told_whose_policy_it_is() -> None:
 async def test_what_a_policy_asks_for(policy: str, settings: dict[str, object], action: int) -> None:
     made = await verdict(LETTER, request(STRANGER), zone(policy), **settings)
     assert made.action == action
+    # Who is held for review is told why, as who is refused.
+    assert bool(made.code and made.text) is (action in (Action.REJECT, Action.QUARANTINE))
 
 
 async def test_the_null_sender_is_the_helo_name() -> None:

@@ -193,6 +193,7 @@ async def test_a_bounce_to_one_recipient(start: Start) -> None:
         ("no action", 14.0, Action.ACCEPT, ""),
         ("no action", 99.0, Action.ACCEPT, ""),
         ("add header", 2.0, Action.JUNK, ""),
+        ("add header", 13.0, Action.QUARANTINE, "550 5.7.1 Message refused: it looks like spam"),
         ("an operator's own", 7.0, Action.ACCEPT, ""),
     ],
 )
@@ -203,7 +204,7 @@ async def test_its_action_is_the_verdict(
     verdict = decide(findings := await found(engine(fake)), Policy())
     assert verdict.action == becomes
     assert (f"{verdict.code} {verdict.enhanced} {verdict.text}" if verdict.code else "") == reply
-    assert settled(findings, Policy()) == bool(reply)
+    assert settled(findings, Policy()) == (becomes in (Action.REJECT, Action.TEMPFAIL))
     assert verdict.score == pytest.approx(score)
     assert [each.symbol for each in verdict.findings][:2] == ["BAYES_SPAM", "MIME_GOOD"]
     assert verdict.findings[0].detail == "99.98%"
