@@ -211,7 +211,7 @@ BOARDS = (
             one("Time of each engine, p95", "s", quantile(0.95, "posta_filter_engine_seconds", "engine"), "{{engine}}"),
             one("Engines that failed", "ops", rate("posta_filter_engine_faults_total", "engine"), "{{engine}}"),
             one(
-                "Age of virus signatures",
+                "Age of signatures",
                 "s",
                 "time() - min(posta_filter_signatures_timestamp_seconds{$sel})",
                 "oldest",
