@@ -237,6 +237,15 @@ BOARDS = (
             one("Tried four times or more", "short", most("posta_delivery_spool_failing", "kind"), "{{kind}}"),
             one("Most of one sender", "short", most("posta_delivery_spool_one_sender"), "recipients"),
             one(
+                "Attempts by result",
+                "ops",
+                rate("posta_mxrouter_relay_attempts_total", "result"),
+                "{{result}}",
+            ),
+            times("From the 250 here to the 250 there", "posta_mxrouter_relay_age_seconds"),
+            one("The relay's queue", "short", most("posta_mxrouter_relay_queue_recipients", "state"), "{{state}}"),
+            one("Visits in progress", "short", total("posta_mxrouter_relay_visits", "kind"), "{{kind}}"),
+            one(
                 "Connections to other servers", "ops", rate("posta_mxrouter_relay_connections_total", "how"), "{{how}}"
             ),
             one(

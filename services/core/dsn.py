@@ -10,7 +10,7 @@ from email.utils import format_datetime
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What became of one recipient. `action`: failed | delayed | delivered (RFC 3464 2.3.3)."""
+    """What became of one recipient. `action`: failed | delayed | delivered | relayed (RFC 3464 2.3.3)."""
 
     recipient: str
     action: str
@@ -18,6 +18,7 @@ class Report:
     diagnostic: str  # one line for a person; the remote's reply where there was one
     orcpt: str | None = None
     remote: str | None = None
+    retry_until: datetime | None = None  # of a delayed one (RFC 3464 2.3.9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,25 @@ _SUBJECTS = {
     "failed": "Undelivered mail: your message could not be delivered",
     "delayed": "Delayed mail: your message is still on its way",
     "delivered": "Delivered mail: your message has arrived",
+    "relayed": "Relayed mail: your message was handed on",
 }
 _LEADS = {
     "failed": "Your message could not be delivered to the following recipients, and will not be tried again:",
     "delayed": "Your message could not be delivered yet. It will be tried again; you need not do anything.",
     "delivered": "Your message was delivered to the following recipients:",
+    "relayed": "Your message was handed to a system that does not say what becomes of it. Its recipients are:",
 }
+# What a NOTIFY parameter has to hold for a sender to hear of it (RFC 3461 4.1, 5.2.2).
+_WANTED = {"failed": "FAILURE", "delayed": "DELAY", "delivered": "SUCCESS", "relayed": "SUCCESS"}
+
+
+def wants_notice(sender: str, notify: str | None, action: str) -> bool:
+    """Whether the sender is to be told (RFC 3461 4.1): of trouble unless it said otherwise, of success if it asked."""
+    if not sender:
+        return False  # RFC 5321 6.1: nothing is ever sent about a message with a null reverse-path
+    if notify is None:
+        return action in ("failed", "delayed")
+    return _WANTED[action] in notify.upper().split(",")
 
 
 def compose(notice: Notice) -> bytes:
@@ -120,7 +134,10 @@ def _status(notice: Notice, utf8: bool) -> list[str]:
         ]
         if report.remote:
             lines.append(f"Remote-MTA: dns; {report.remote}")
-        lines += [f"Diagnostic-Code: smtp; {_line(report.diagnostic)}", ""]
+        lines.append(f"Diagnostic-Code: smtp; {_line(report.diagnostic)}")
+        if report.retry_until:
+            lines.append(f"Will-Retry-Until: {format_datetime(report.retry_until)}")
+        lines.append("")
     return lines
 
 

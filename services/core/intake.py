@@ -67,10 +67,10 @@ class Intake:
         self,
         talk: session.Session,
         recipient: session.Recipient,
-        elsewhere: Reply,
+        elsewhere: Reply | None = None,
         unless: Unless | None = None,
     ) -> None:
-        """Route one RCPT and remember where to. `elsewhere`: what is said to recipients of other domains.
+        """Route one RCPT and remember where to. `elsewhere`: what refuses recipients of other domains; None: welcome.
 
         `unless` is asked once it is known that mail could be delivered; what it replies refuses it all the same.
 
@@ -130,7 +130,9 @@ class Intake:
         self._trace("accepted" if reply.positive else "refused", entry, message_id, str(reply), took)
         return reply
 
-    async def _targets(self, recipient: session.Recipient, size: int, elsewhere: Reply) -> tuple[Local | Remote, ...]:
+    async def _targets(
+        self, recipient: session.Recipient, size: int, elsewhere: Reply | None
+    ) -> tuple[Local | Remote, ...]:
         match await self._directory.resolve(recipient.mailbox):
             case Local(account_id=account_id, quota_octets=quota) as local:
                 if quota is not None and (refusal := await self._no_room(account_id, quota, size)) is not None:
@@ -138,8 +140,10 @@ class Intake:
                 return (local,)
             case Expanded(targets=several):
                 return several  # one full mailbox of several is delivery's to report, not the sender's to mend
-            case Remote():
-                raise Refused(elsewhere)
+            case Remote() as remote:
+                if elsewhere is not None:
+                    raise Refused(elsewhere)
+                return (remote,)
             case Suspended():
                 raise Refused(replies.RECIPIENT_DISABLED)
             case Unknown():

@@ -143,6 +143,18 @@ class Mxrouter(_Group):
 class Relay(_Group):
     enabled: bool = True
     """False: this mxrouter only listens. With `mxrouter.port` 0 it only relays."""
+    slots: Count = 400
+    """First attempts in progress at once; a quarter of them is kept for destinations that have answered of late."""
+    retry_slots: Count = 100
+    connections: Count = 20
+    """To one destination at once, from all relay pods together."""
+    per_minute: Ceiling = 0
+    """Messages to one destination, from all relay pods together."""
+    poll_s: Seconds = 2
+    lease_s: Annotated[float, Field(ge=3)] = 120
+    """What a killed pod had in hand is taken up by another after that time."""
+    warn_after_s: Seconds = 4 * 3600
+    give_up_after_s: Seconds = 5 * 86_400
     port: Annotated[int, Field(ge=1, le=65535)] = 25
     """Where the MX hosts of other domains listen; a platform of one machine mails another one elsewhere."""
     ourselves: Words = ()

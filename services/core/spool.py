@@ -7,12 +7,12 @@ disk the next one gathers, so the more arrives at once the less each message cos
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Collection, Sequence
 
 from services.contracts.v1.mail_pb2 import Envelope, Ticket
 from services.core.bus import Bus, work_local, work_remote
 from services.core.directory import Local, Remote
+from services.core.group import Group
 from services.core.ids import BlobId, SpoolId
 from services.core.store import blobs, quarantine, retention, spool
 from services.core.store.engine import Store, StoreUnavailable
@@ -20,60 +20,6 @@ from services.core.telemetry import Logger
 
 TICKET_LOST_S = 20.0  # a recipient not served by then has its ticket published again
 _TIDY_EVERY_S = 600.0
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class _Group(Generic[Item, Result]):
-    """Gathers what arrives while the last group is being written, and writes it as one."""
-
-    def __init__(self, write: Callable[[list[Item]], Awaitable[Sequence[Result]]], limit: int, octets: int) -> None:
-        self._write, self._limit, self._octets = write, limit, octets
-        self._waiting: list[tuple[Item, int, asyncio.Future[Result]]] = []
-        self._writer: asyncio.Task[None] | None = None
-
-    async def put(self, item: Item, weight: int) -> Result:
-        """Write `item` with its group; raises what the write raised. `weight`: octets it holds in memory."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, weight, future))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._drain())
-        return await future
-
-    async def _drain(self) -> None:
-        try:
-            while self._waiting:
-                await self._settle(self._take())
-        finally:
-            # In the same step as the last look at `_waiting`: whoever comes next must find nobody at work.
-            self._writer = None
-
-    async def _settle(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> None:
-        try:
-            results = await self._write([item for item, _ in group])
-        except Exception as error:
-            # What the store refuses as wrong is one item's fault: the others of the group do not pay for it.
-            if len(group) > 1 and not isinstance(error, StoreUnavailable):
-                for one in group:
-                    await self._settle([one])
-                return
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), result in zip(group, results, strict=True):
-            if not future.done():  # its connection may be gone; the message is kept all the same
-                future.set_result(result)
-
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
-        octets = count = 0
-        for _, weight, _ in self._waiting[: self._limit]:
-            if count and octets + weight > self._octets:
-                break
-            octets, count = octets + weight, count + 1
-        taken, self._waiting = self._waiting[:count], self._waiting[count:]
-        return [(item, future) for item, _, future in taken]
 
 
 def routed(
@@ -106,8 +52,8 @@ class Spool:
         """`keep_days`: how long what is held for review is kept."""
         self._store, self._bus, self._log = store, bus, log
         self._synchronous, self._keep_days = synchronous, keep_days
-        self._stages: _Group[tuple[BlobId, bytes], None] = _Group(self._stage, group_size, 8 << 20)
-        self._accepts: _Group[spool.Entry, None] = _Group(self._accept, group_size, 8 << 20)
+        self._stages: Group[tuple[BlobId, bytes], None] = Group(self._stage, group_size, 8 << 20)
+        self._accepts: Group[spool.Entry, None] = Group(self._accept, group_size, 8 << 20)
 
     async def stage(self, name: BlobId, octets: bytes) -> None:
         """Keep the octets so that filter and delivery can read them; raises `StoreUnavailable`."""
@@ -139,14 +85,18 @@ class Spool:
         )
 
     async def sweep_forever(self, every_s: float) -> None:
-        """Publish the tickets of whatever is due, and tidy up; any number of processes may do so at once."""
+        """Publish the tickets of what delivery has left undone, and tidy up; any number of processes may do so at once.
+
+        Recipients of other domains are left to the relay, which asks the store itself: there may be any number of them
+        waiting, and they are not to stand in front of mailboxes.
+        """
         since_tidy = _TIDY_EVERY_S
         while True:
             try:
                 async with self._store.begin("spool.sweep") as conn:
                     due = await spool.sweep(conn, wait_s=TICKET_LOST_S)
-                for row in due:
-                    self._publish(row.spool_id, "", local=row.local, remote=row.remote)
+                for spool_id in due:
+                    self._publish(spool_id, "", local=True, remote=False)
                 if due:
                     self._log.info("tickets published again", entries=len(due))
                 if since_tidy >= _TIDY_EVERY_S:

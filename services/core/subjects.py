@@ -21,6 +21,16 @@ def work_remote() -> str:
     return ROOT + "work.remote"
 
 
+def relay_pods() -> str:
+    """Relay pods to each other, that they are there: RelayPod."""
+    return ROOT + "relay.pods"
+
+
+def relay_destination() -> str:
+    """Relay pods to each other, and operators to them, a hint: RelayDestination."""
+    return ROOT + "relay.destination"
+
+
 def work_learn() -> str:
     """Whoever judges mail to the engines that learn: Lesson."""
     return ROOT + "work.learn"

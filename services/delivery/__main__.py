@@ -6,10 +6,10 @@ from services.contracts.v1.mail_pb2 import Ticket
 from services.core.backbone import open_bus, open_store
 from services.core.bus import work_local
 from services.core.directory import Directory
+from services.core.notices import Notices
 from services.core.service import Service, run
 from services.core.spool import Spool
 from services.delivery.consumer import Consumer
-from services.delivery.notices import Notices
 from services.delivery.pulse import Pulse
 
 
@@ -22,7 +22,7 @@ async def main(service: Service) -> None:
     consumer = Consumer(
         store,
         bus,
-        Notices(store, spool, directory, settings.hostname),
+        Notices(spool, directory, settings.hostname),
         service.log,
         service.metrics,
         host=settings.hostname,

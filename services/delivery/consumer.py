@@ -10,8 +10,10 @@ from itertools import groupby
 
 from services.contracts.v1.mail_pb2 import Changed, Envelope, Ticket, TraceEvent
 from services.core.bus import Bus, Work, changed
-from services.core.dsn import Report
+from services.core.dsn import Report, wants_notice
 from services.core.ids import AccountId, BlobId, SpoolId
+from services.core.notices import Notices
+from services.core.spool import TICKET_LOST_S
 from services.core.store import blobs, messages, spool
 from services.core.store.content import prepare
 from services.core.store.engine import Store, StoreUnavailable
@@ -19,8 +21,7 @@ from services.core.store.messages import Content, Placed, Placement
 from services.core.store.numbers import NoSuchAccount
 from services.core.store.spool import Due
 from services.core.telemetry import Logger, Metrics
-from services.delivery.notices import Notices
-from services.delivery.plan import Place, Plan, Refuse, plan, retry_wait_s, wants_notice
+from services.delivery.plan import Place, Plan, Refuse, plan, retry_wait_s
 
 _OCTETS_AT_ONCE = 32 << 20  # of message bodies in memory, whatever the batch
 _NAK_S = 5.0
@@ -103,8 +104,8 @@ class Consumer:
         settled = [(p.due, p.report) for p in plans if isinstance(p, Refuse)]
         self._refused.inc(len(settled))
         settled += await self._place([p for p in plans if isinstance(p, Place)], contents)
-        self._finisher.add((d.spool_id, d.n) for d, report in settled if not wants_notice(d, report.action))
-        for spool_id, told in _by_message((d, r) for d, r in settled if wants_notice(d, r.action)):
+        self._finisher.add((d.spool_id, d.n) for d, report in settled if not _wants_notice(d, report))
+        for spool_id, told in _by_message((d, r) for d, r in settled if _wants_notice(d, r)):
             await self._tell_sender(spool_id, told, octets)
 
     async def _place(self, places: Sequence[Place], contents: dict[SpoolId, Content]) -> list[tuple[Due, Report]]:
@@ -168,12 +169,13 @@ class Consumer:
     ) -> None:
         due = told[0][0]
         notice = await self._notices.about(due, [r for _, r in told], due.prefix + octets[due.blob_id])
+        failed = told[0][1].action == "failed"
         if notice is None:
             await spool.finish(self._store, [(d.spool_id, d.n) for d, _ in told])
-        elif await self._notices.send([d for d, _ in told], notice, failed=told[0][1].action == "failed"):
-            for d, report in told:
-                if report.action == "failed":
-                    self._trace(d, "bounced", report.diagnostic, datetime.now(UTC))
+        elif await spool.finish_with_notice(self._store, [d for d, _ in told], notice, TICKET_LOST_S, failed=failed):
+            self._notices.committed(notice)
+            for d, report in told if failed else ():
+                self._trace(d, "bounced", report.diagnostic, datetime.now(UTC))
 
     def _trace(self, due: Due, step: str, detail: str, at: datetime) -> None:
         self._bus.publish_trace(
@@ -188,6 +190,10 @@ class Consumer:
                 detail=detail,
             )
         )
+
+
+def _wants_notice(due: Due, report: Report) -> bool:
+    return wants_notice(due.sender, due.notify, report.action)
 
 
 def _prefix(due: Due) -> bytes:

@@ -37,16 +37,6 @@ def plan(due: Due, pending_octets: int) -> Plan:
     return Place(due, "junk" if due.junk else "inbox")
 
 
-def wants_notice(due: Due, action: str) -> bool:
-    """Whether the sender is to be told (RFC 3461 4.1): of failures unless it said otherwise, of success if it asked."""
-    if not due.sender:
-        return False  # RFC 5321 6.1: nothing is ever sent about a message with a null reverse-path
-    if due.notify is None:
-        return action == "failed"
-    wanted = {"failed": "FAILURE", "delivered": "SUCCESS", "delayed": "DELAY"}[action]
-    return wanted in due.notify.upper().split(",")
-
-
 def retry_wait_s(attempts: int) -> float:
     """How long to wait after the n-th (from 0) unexpected failure."""
     return float(min(30 * 2**attempts, 3600))

@@ -16,6 +16,8 @@ from services.dev.plan import Plan, base_of
 from services.dev.provision_document import apply, export
 from services.dev.provision_verbs import account, alias, domain, quota
 from services.dev.quarantine_verbs import quarantine
+from services.dev.queue_verbs import queue
+from services.dev.route_verbs import route
 from services.dev.status import show, status
 from services.dev.trouble import Trouble
 
@@ -27,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 domain.command("dkim")(dkim)
-for group in (domain, account, alias, quota, quarantine):
+for group in (domain, account, alias, quota, quarantine, queue, route):
     app.add_typer(group)
 app.command("apply")(apply)
 app.command("export")(export)

@@ -66,7 +66,7 @@ def policy_of(settings: Filter, more: Mapping[str, Rule] = MappingProxyType({}))
     rule refuses, and for scores that are out of order.
     """
     rules = {**RULES, **more}
-    refusing = {symbol for symbol, rule in rules.items() if rule.action == Action.REJECT} | {"VIRUS", "SPAM"}
+    refusing = {_named(symbol) for symbol, rule in rules.items() if rule.action == Action.REJECT} | {"VIRUS", "SPAM"}
     if unknown := sorted(set(settings.hold) - refusing):
         raise BadSettings(f"filter.hold: {', '.join(unknown)}: expected some of {', '.join(sorted(refusing))}")
     if not settings.junk_score <= settings.hold_score <= settings.reject_score:
@@ -74,7 +74,7 @@ def policy_of(settings: Filter, more: Mapping[str, Rule] = MappingProxyType({}))
 
     def held(symbol: str, rule: Rule) -> Rule:
         # The words stay: what the sender hears is a refusal all the same, and that a person will look.
-        if symbol not in settings.hold:
+        if _named(symbol) not in settings.hold:
             return rule
         return replace(rule, action=Action.QUARANTINE, code=550, enhanced="5.7.1")
 
@@ -86,6 +86,11 @@ def policy_of(settings: Filter, more: Mapping[str, Rule] = MappingProxyType({}))
         virus=held("VIRUS", _VIRUS),
         spam=held("SPAM", _SPAM),
     )
+
+
+def _named(symbol: str) -> str:
+    """What the operator calls it: spam is spam, whoever has weighed it."""
+    return "SPAM" if symbol == "JUDGED_SPAM" else symbol
 
 
 class _Said(NamedTuple):

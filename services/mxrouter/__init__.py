@@ -8,6 +8,13 @@ Invariants of the way in:
 - Whether mail is taken is decided in `policy`, over facts; the hooks of `listener` only find them out.
 - The client is who the proxy says it is, or the peer itself; of `limits.exempt` ones nothing is asked or counted.
 
+Invariants of the relay:
+
+- The queue is rows; tickets and hints only wake. With NATS away mail still leaves, a little later.
+- A recipient is leased before it is attempted, and leaves the queue only when it is sent, or in the commit that keeps
+  the notice about it. Nothing is ever dropped but what an operator drops.
+- A destination that cannot be had costs the others nothing: neither slots, nor turns, nor reads of its rows.
+
 Invariants of the way out, from a `Letter` to each recipient's `Outcome`:
 
 - `heard`, `dialogue`, `envelope` and `transaction` know SMTP and no socket; `link` has the socket and knows no mail.

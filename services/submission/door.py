@@ -77,7 +77,8 @@ class Door:
         return None
 
     async def rcpt(self, session: Session, recipient: Recipient) -> Reply | None:
-        await self._intake.recipient(session, recipient, replies.NOT_RELAYED_YET)
+        _login(session)  # whoever has none is no user of ours, and mail for other domains goes out for users alone
+        await self._intake.recipient(session, recipient)
         return None
 
     async def data(self, session: Session, message: bytes) -> Reply:

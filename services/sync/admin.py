@@ -1,4 +1,4 @@
-"""The admin API: domains, accounts, aliases, quotas, passwords. What `posta` does on a shell, over HTTP."""
+"""The admin API: domains, accounts, aliases, quotas, passwords, the queue. What `posta` does on a shell, over HTTP."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from services.sync.models import (
     ShownAppPassword,
     plain,
 )
+from services.sync.outbound import queue_part, routes_part
 from services.sync.problems import Problem
 
 _bearer = HTTPBearer(auto_error=False)
@@ -55,7 +56,7 @@ def router(store: Store, bus: Bus, token: SecretStr | None, *more: Part) -> APIR
         tags=["admin"],
         responses={status: {"model": Problem} for status in _REPLIES},
     )
-    for part in (_domains, _accounts, _passwords, _aliases, *more):
+    for part in (_domains, _accounts, _passwords, _aliases, queue_part, routes_part, *more):
         part(api, store, bus)
     return api
 

@@ -22,18 +22,20 @@ Octets = Annotated[int | None, Field(ge=0, le=OCTETS_MAX, description="null: no 
 Secret = Annotated[SecretStr, Field(max_length=1024)]
 
 
-class _Given(BaseModel):
+class Given(BaseModel):
+    """What an operator sends."""
+
     # A misspelt field must not be taken for one that was left out.
     model_config = ConfigDict(extra="forbid")
 
 
-class Domain(_Given):
+class Domain(Given):
     """A domain that is ours."""
 
     domain: Address
 
 
-class NewAccount(_Given):
+class NewAccount(Given):
     """An account to be made. Without a password nobody can log in until one is set."""
 
     address: Address
@@ -42,7 +44,7 @@ class NewAccount(_Given):
     quota_octets: Octets = None
 
 
-class AccountChange(_Given):
+class AccountChange(Given):
     """What is not given stays."""
 
     display_name: Annotated[str, plain(256)] | None = None
@@ -50,7 +52,7 @@ class AccountChange(_Given):
     sending: Literal["active"] | None = Field(default=None, description="active: let a paused account send again.")
 
 
-class SendingLimits(_Given):
+class SendingLimits(Given):
     """Recipients an hour and a day; null: as set for all, 0: no limit."""
 
     send_hour: Annotated[int | None, Field(ge=0, lt=1 << 31)]
@@ -77,19 +79,19 @@ class Account(BaseModel):
         return cls(**{name: getattr(row, name) for name in cls.model_fields})
 
 
-class Password(_Given):
+class Password(Given):
     """A password to be set."""
 
     password: Secret
 
 
-class Quota(_Given):
+class Quota(Given):
     """How much an account may hold."""
 
     quota_octets: Octets
 
 
-class NewAppPassword(_Given):
+class NewAppPassword(Given):
     """An app password to be made. Without scopes it is good for every protocol."""
 
     label: Annotated[str, plain(256)] = ""
@@ -116,7 +118,7 @@ class ShownAppPassword(AppPassword):
     password: str
 
 
-class Alias(_Given):
+class Alias(Given):
     """An alias and where it leads; `@domain` is that domain's catch-all."""
 
     address: Address
@@ -131,7 +133,7 @@ class HeldPolicy(BaseModel):
     digest: bool
 
 
-class HeldPolicyChange(_Given):
+class HeldPolicyChange(Given):
     """What is not given stays."""
 
     on_held: Literal["refuse", "accept"] | None = None

@@ -19,16 +19,21 @@ from services.core.store.accounts import AlreadyExists, InUse, NoSuchAccount, No
 from services.core.store.credentials import NoSuchCredential
 from services.core.store.engine import StoreUnavailable
 from services.core.store.quarantine import NoSuchMessage
+from services.core.store.queued import NotQueued
+from services.core.store.routes import BadRule, NoSuchRule
 from services.core.telemetry import logger
 
 _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (BadAddress, HTTPStatus.UNPROCESSABLE_ENTITY),
     (BadPassword, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (BadRule, HTTPStatus.UNPROCESSABLE_ENTITY),
     (KeyUnusable, HTTPStatus.UNPROCESSABLE_ENTITY),
     (NoSuchAccount, HTTPStatus.NOT_FOUND),
     (NoSuchDomain, HTTPStatus.NOT_FOUND),
     (NoSuchAddress, HTTPStatus.NOT_FOUND),
     (NoSuchCredential, HTTPStatus.NOT_FOUND),
+    (NoSuchRule, HTTPStatus.NOT_FOUND),
+    (NotQueued, HTTPStatus.NOT_FOUND),
     (NoSuchMessage, HTTPStatus.NOT_FOUND),
     (AlreadyExists, HTTPStatus.CONFLICT),
     (InUse, HTTPStatus.CONFLICT),

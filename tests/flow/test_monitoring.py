@@ -25,6 +25,8 @@ CHART = REPO / "charts" / "posta"
 # Counts of what did not happen here have no series: the graph is rightly empty.
 MAY_BE_EMPTY = {
     ("overview", "Refused or put off", "mxrouter {{code}}"),
+    ("queue", "Attempts by result", "{{result}}"),
+    ("queue", "Visits in progress", "{{kind}}"),
     ("queue", "Connections to other servers", "{{how}}"),
     ("queue", "TLS with them", "{{policy}} {{result}}"),
     ("queue", "Accounts paused for sending", "{{cause}}"),
@@ -116,7 +118,10 @@ def at_work(prometheus: Prometheus, platform: Platform) -> Prometheus:
         assert admin(platform, "journey").returncode == 0
         with urllib.request.urlopen(f"http://localhost:{platform.ports['http']}/docs", timeout=10) as answer:
             answer.read()
+    targets = len(Plan(platform.base).services) + 1
     needed = (
+        # A rate is between two samples: after the last thing done, every target is seen again.
+        f"count(count_over_time(process_start_time_seconds[1m] offset 2s) >= 3) == {targets}",
         "count(rate(posta_canary_journeys_total[1m]))",
         'count(rate(posta_mxrouter_messages_total{code="250"}[1m]))',
         "count(rate(posta_pop_logins_total[1m]))",

@@ -10,8 +10,8 @@ and `<<90>>` is so many x. Events: `* tls` begins the handshake, `* gone` says t
 that two messages have been kept so far, `* kept with requiretls` that all of them were kept so, `* stamped from a (b`
 that their trace header says so, `* scanned iprev=pass` what the filter was told of the client, `* held 1` that one is
 held, `* policy posta.test accept` changes what that domain does about those, `* limit alice@posta.test 2` how many
-recipients an hour it may have, `* pause` that it may have none; `* filter down` that nobody gives verdicts any more,
-`* 60 seconds pass` for those who were put off.
+recipients an hour it may have, `* pause` that it may have none; `* waits remote.test 2` that two recipients wait to be
+relayed there, `* filter down` that nobody gives verdicts any more, `* 60 seconds pass` for those who were put off.
 """
 
 from __future__ import annotations
@@ -224,6 +224,7 @@ async def people(store: Store) -> None:
         await accounts.create(conn, "small@posta.test", quota_octets=1000)
         await accounts.suspend(conn, await accounts.create(conn, "away@posta.test"))
         await accounts.add_alias(conn, "team@posta.test", ["bob@posta.test", "carol@posta.test"])
+        await accounts.add_alias(conn, "moved@posta.test", ["dave@elsewhere.test"])
 
 
 @asynccontextmanager
@@ -324,6 +325,11 @@ class Play:
                 async with self.store.query("test") as conn:
                     kept = (await conn.execute(text("SELECT count(*) FROM spool"))).scalar_one()
                 assert kept == int(count), f"line {step.number}: {kept} are kept"
+            case ["waits", domain, count]:
+                async with self.store.query("test") as conn:
+                    row = text("SELECT count(*) FROM spool_recipients WHERE domain = :d AND account_id IS NULL")
+                    waiting = (await conn.execute(row, {"d": domain})).scalar_one()
+                assert waiting == int(count), f"line {step.number}: {waiting} wait for {domain}"
             case ["held", count]:
                 assert len(await quarantine.find(self.store)) == int(count), f"line {step.number}"
             case ["policy", domain, on_held]:

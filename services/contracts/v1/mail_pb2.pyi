@@ -382,6 +382,85 @@ class DirectoryChanged(_message.Message):
 Global___DirectoryChanged: _TypeAlias = DirectoryChanged  # noqa: Y015
 
 @_typing.final
+class RelayPod(_message.Message):
+    """---- posta.v1.relay.pods: every relay pod, every few seconds; who is heard shares the limits ------------------"""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    pod: _builtins.str
+    @_builtins.property
+    def envelope(self) -> Global___Envelope: ...
+    def __init__(
+        self,
+        *,
+        envelope: Global___Envelope | None = ...,
+        pod: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "pod", b"pod"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayPod: _TypeAlias = RelayPod  # noqa: Y015
+
+@_typing.final
+class RelayDestination(_message.Message):
+    """---- posta.v1.relay.destination: relay pod or operator -> relay pods; a hint ----------------------------------
+
+    What is known of a destination: not to be had for so long, or (0) worth a try again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    POD_FIELD_NUMBER: _builtins.int
+    DESTINATION_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    ENHANCED_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    pod: _builtins.str
+    """who says so"""
+    destination: _builtins.str
+    """domain, or host:port of a smarthost; empty (with wait_ms 0): all"""
+    wait_ms: _builtins.int
+    """from the moment of sending"""
+    failures: _builtins.int
+    """in a row"""
+    code: _builtins.int
+    """what it said last, or what is said for it"""
+    enhanced: _builtins.str
+    text: _builtins.str
+    host: _builtins.str
+    @_builtins.property
+    def envelope(self) -> Global___Envelope: ...
+    def __init__(
+        self,
+        *,
+        envelope: Global___Envelope | None = ...,
+        pod: _builtins.str = ...,
+        destination: _builtins.str = ...,
+        wait_ms: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        code: _builtins.int = ...,
+        enhanced: _builtins.str = ...,
+        text: _builtins.str = ...,
+        host: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "destination", b"destination", "enhanced", b"enhanced", "envelope", b"envelope", "failures", b"failures", "host", b"host", "pod", b"pod", "text", b"text", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelayDestination: _TypeAlias = RelayDestination  # noqa: Y015
+
+@_typing.final
 class TraceEvent(_message.Message):
     """---- posta.v1.trace.<spool>: every step of every message ------------------------------------------------------"""
 
@@ -399,7 +478,10 @@ class TraceEvent(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
     step: _builtins.str
-    """received, scanned, accepted, refused, held, released, deleted, expired, delivered, bounced"""
+    """received, scanned, accepted, refused, delivered, relayed, deferred (tried, to be tried again), bounced (given up,
+    the sender told), failed (given up, nobody told); by operators and policies: held, released, deleted, expired,
+    retried, dropped, given up
+    """
     service: _builtins.str
     host: _builtins.str
     at_us: _builtins.int

@@ -13,7 +13,7 @@ _WAITING = text("""
 SELECT r.account_id IS NULL AS remote, count(*) AS recipients,
   count(*) FILTER (WHERE r.attempts >= :many) AS failing,
   coalesce(extract(epoch FROM now() - min(s.received_at)), 0)::float8 AS oldest_s,
-  greatest(0, coalesce(extract(epoch FROM now() - min(r.due_at)), 0))::float8 AS overdue_s
+  greatest(0, coalesce(extract(epoch FROM now() - min(r.due_at) FILTER (WHERE NOT r.held)), 0))::float8 AS overdue_s
 FROM spool_recipients r JOIN spool s USING (spool_id) GROUP BY 1
 """)
 

@@ -97,13 +97,13 @@ class Shown(NamedTuple):
 _HOLD = """
 WITH message AS (
   INSERT INTO quarantine (spool_id, blob_id, prefix, size, sender, sender_account_id, door, client, ret, envid,
-    smtputf8, traceparent, headers, accepted, notice_due, kind, reason, score, findings, from_text, subject, message_id,
-    secret, expires_at)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19::jsonb, $20, $21, $22,
-    $23, now() + make_interval(days => $24))
+    smtputf8, requiretls, traceparent, headers, accepted, notice_due, kind, reason, score, findings, from_text, subject,
+    message_id, secret, expires_at)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20::jsonb, $21, $22,
+    $23, $24, now() + make_interval(days => $25))
 )
 INSERT INTO quarantine_recipients (spool_id, owed, n, address, account_id, notify, orcpt, forwarded_by)
-SELECT $1, $14, r.* FROM unnest($25::integer[], $26::text[], $27::bigint[], $28::text[], $29::text[], $30::text[]) AS r
+SELECT $1, $15, r.* FROM unnest($26::integer[], $27::text[], $28::bigint[], $29::text[], $30::text[], $31::text[]) AS r
 """
 
 _POLICIES = "SELECT domain, on_held, notify_sender, digest FROM domains WHERE domain = ANY($1::text[])"
@@ -146,11 +146,12 @@ _RELEASE = (
     + """
 UPDATE quarantine_recipients r SET state = 'released', settled_at = now(), owed = false
 FROM taken t JOIN quarantine q USING (spool_id) WHERE r.spool_id = t.spool_id AND r.n = t.n
-RETURNING q.blob_id, q.headers || q.prefix, q.size, q.sender, q.sender_account_id, q.client, q.ret, q.envid,
-  q.smtputf8, q.traceparent, q.message_id, r.address, r.account_id,
+RETURNING q.blob_id, q.headers || q.prefix AS prefix, q.size, q.sender, q.sender_account_id, q.client, q.ret, q.envid,
+  q.smtputf8, q.requiretls, q.traceparent, q.message_id, r.address, r.account_id,
   CASE WHEN q.accepted THEN r.notify ELSE 'NEVER' END, r.orcpt, r.forwarded_by
 """
 )
+_OF_MESSAGE = 12  # columns before those of the recipient
 _DELETE = (
     _LOCKED
     + """
@@ -178,7 +179,7 @@ async def hold(store: Store, held: Held, keep_days: int) -> None:
     recipients = [(n, *r) for n, r in enumerate(e.recipients)]
     columns = map(list, zip(*recipients, strict=True))
     async with store.driver("quarantine.hold") as conn:
-        await conn.execute(_HOLD, *row, e.smtputf8, e.traceparent, *facts, *words, *columns)
+        await conn.execute(_HOLD, *row, e.smtputf8, e.requiretls, e.traceparent, *facts, *words, *columns)
 
 
 async def policies(store: Store, domains: Sequence[str]) -> dict[str, Policy]:
@@ -250,27 +251,26 @@ async def release(
         rows = await conn.fetch(_RELEASE, spool_id, ns)
         if not rows:
             return None
-        blob, prefix, size, sender, sender_account_id, client, ret, envid, smtputf8, traceparent, message_id = rows[0][
-            :11
-        ]
+        kept = rows[0]
         entry = Entry(
             spool_id=new_id,
-            blob_id=BlobId(blob),
-            prefix=mark + prefix,
-            size=size + len(mark),
-            sender=sender,
-            sender_account_id=sender_account_id,
+            blob_id=BlobId(kept["blob_id"]),
+            prefix=mark + kept["prefix"],
+            size=kept["size"] + len(mark),
+            sender=kept["sender"],
+            sender_account_id=kept["sender_account_id"],
             door="quarantine",
-            client=client,
+            client=kept["client"],
             junk=False,
-            recipients=tuple(Recipient(*row[11:]) for row in rows),
-            ret=ret,
-            envid=envid,
-            smtputf8=smtputf8,
-            traceparent=traceparent,
+            recipients=tuple(Recipient(*tuple(row)[_OF_MESSAGE:]) for row in rows),
+            ret=kept["ret"],
+            envid=kept["envid"],
+            smtputf8=kept["smtputf8"],
+            requiretls=kept["requiretls"],
+            traceparent=kept["traceparent"],
         )
         await insert_within(conn, [entry], due_in_s)
-    return Released(entry, message_id)
+    return Released(entry, kept["message_id"])
 
 
 async def delete(store: Store, spool_id: str, ns: Sequence[int] | None = None) -> list[str]:

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
     envid: str | None = None
     smtputf8: bool = False
     traceparent: str = ""
-    requiretls: bool = False  # RFC 8689
+    requiretls: bool = False  # RFC 8689 3: only over authenticated TLS, or back
 
 
 class Due(NamedTuple):
@@ -125,13 +125,13 @@ WHERE spool_id = :spool_id AND n = ANY(CAST(:ns AS integer[]))
 # SKIP LOCKED and the new due_at let every pod sweep without asking the others.
 _SWEEP = text("""
 WITH due AS (
-  SELECT spool_id, n FROM spool_recipients WHERE due_at < now() ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+  SELECT spool_id, n FROM spool_recipients WHERE due_at < now() AND account_id IS NOT NULL
+  ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ), touched AS (
   UPDATE spool_recipients r SET due_at = now() + make_interval(secs => :wait_s) FROM due
-  WHERE r.spool_id = due.spool_id AND r.n = due.n RETURNING r.spool_id, r.account_id
+  WHERE r.spool_id = due.spool_id AND r.n = due.n RETURNING r.spool_id
 )
-SELECT spool_id, bool_or(account_id IS NOT NULL) AS local, bool_or(account_id IS NULL) AS remote
-FROM touched GROUP BY spool_id ORDER BY spool_id
+SELECT DISTINCT spool_id FROM touched ORDER BY spool_id
 """)
 
 # Two recipients of one entry finished by two workers at once each see the other's row and leave the entry behind.
@@ -168,10 +168,19 @@ async def due_local(store: Store, spool_ids: Sequence[SpoolId]) -> list[Due]:
         return [Due(*row) for row in await conn.fetch(_DUE_LOCAL, spool_ids)]
 
 
-async def finish(store: Store, done: Sequence[tuple[SpoolId, int]]) -> None:
-    """Forget recipients that are served, and entries that have none left."""
+async def finish(store: Store, done: Sequence[tuple[SpoolId, int]], *, lazily: bool = True) -> None:
+    """Forget recipients that are served, and entries that have none left.
+
+    `lazily`: a crash may bring them back, which harms nobody who marks in `deliveries` what is done.
+    """
     async with store.driver("spool.finish") as conn:
-        await conn.execute(_FINISH_LAZILY, [spool_id for spool_id, _ in done], [n for _, n in done])
+        await finish_within(conn, done, lazily=lazily)
+
+
+async def finish_within(conn: Driver, done: Sequence[tuple[SpoolId, int]], *, lazily: bool = False) -> int:
+    """The same within the caller's transaction; how many were there."""
+    statement = _FINISH_LAZILY if lazily else _FINISH
+    return len(await conn.fetch(statement, [spool_id for spool_id, _ in done], [n for _, n in done]))
 
 
 class _Overtaken(Exception):
@@ -190,7 +199,7 @@ async def finish_with_notice(
         async with store.driver("spool.finish_with_notice") as conn, conn.transaction():
             if failed and len(await conn.fetch(_CLAIM, [due.account_id for due in told], spool_ids, ns)) < len(told):
                 raise _Overtaken
-            if len(await conn.fetch(_FINISH, spool_ids, ns)) < len(told):
+            if await finish_within(conn, [(due.spool_id, due.n) for due in told]) < len(told):
                 raise _Overtaken
             await insert_within(conn, [notice], due_in_s)
     except _Overtaken:
@@ -203,17 +212,9 @@ async def postpone(conn: AsyncConnection, spool_id: SpoolId, ns: Sequence[int], 
     await conn.execute(_POSTPONE, {"spool_id": spool_id, "ns": list(ns), "wait_s": wait_s, "reason": reason})
 
 
-class Swept(NamedTuple):
-    """An entry whose tickets are to be published (again)."""
-
-    spool_id: SpoolId
-    local: bool
-    remote: bool
-
-
-async def sweep(conn: AsyncConnection, *, wait_s: float, limit: int = 1000) -> list[Swept]:
-    """Entries that are due and that no ticket seems to serve; each is due again after `wait_s`."""
-    return [Swept(*row) for row in await conn.execute(_SWEEP, {"wait_s": wait_s, "limit": limit})]
+async def sweep(conn: AsyncConnection, *, wait_s: float, limit: int = 1000) -> list[SpoolId]:
+    """Entries with mailboxes that are due and that no ticket seems to serve; each is due again after `wait_s`."""
+    return list((await conn.execute(_SWEEP, {"wait_s": wait_s, "limit": limit})).scalars())
 
 
 async def tidy(conn: AsyncConnection) -> None:

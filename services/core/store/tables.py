@@ -12,6 +12,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Computed,
     Date,
     DateTime,
     Double,
@@ -349,6 +350,8 @@ spool = Table(
     info={"distribution": "spool_id"},
 )
 
+_remote = "account_id IS NULL AND NOT held"
+
 spool_recipients = Table(
     "spool_recipients",
     metadata,
@@ -359,13 +362,38 @@ spool_recipients = Table(
     Column("notify", Text),  # RFC 3461, comma-separated; NULL: not given
     Column("orcpt", Text),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    _moment("due_at"),  # when the sweeper looks at it, unless it is done by then
+    _moment("due_at"),  # when somebody looks at it, unless it is done by then
     Column("last_reply", Text),
     Column("last_host", Text),
     Column("forwarded_by", Text),  # the domain of ours whose alias led elsewhere; NULL: the sender named the address
+    # The rest is about recipients of other domains only.
+    Column("domain", Text, Computed("CASE WHEN account_id IS NULL THEN split_part(address, '@', -1) END", True)),
+    Column("held", Boolean, nullable=False, server_default=text("false")),  # an operator said: not before I say so
+    Column("leased_by", Text),  # the relay pod that has it in hand, until due_at
+    Column("doomed", Text),  # an operator said: give it up for this reason, and tell the sender
+    _moment("notice_at"),  # not done by then, its sender is told; counts from the first attempt on
     # A finished recipient's row is deleted in the commit that finishes it, so rows here are work.
-    Index("spool_recipients_due_at_idx", "due_at"),
+    Index("spool_recipients_due_at_idx", "due_at", postgresql_where=text("account_id IS NOT NULL")),
+    Index("spool_recipients_fresh_idx", "domain", "due_at", postgresql_where=text(f"{_remote} AND attempts = 0")),
+    Index("spool_recipients_retry_idx", "domain", "due_at", postgresql_where=text(f"{_remote} AND attempts > 0")),
+    Index("spool_recipients_due_retry_idx", "due_at", "domain", postgresql_where=text(f"{_remote} AND attempts > 0")),
     info={"distribution": "spool_id"},
+)
+
+# ---- the way out -----------------------------------------------------------------------------------------------
+
+relay_routes = Table(
+    "relay_routes",
+    metadata,
+    Column("sender", Text, primary_key=True),  # an address, "@domain", or empty for everybody
+    Column("recipient", Text, primary_key=True),  # a domain, ".domain" for those below it, or empty for all
+    Column("host", Text, nullable=False),  # empty: by MX, as if there were no rule
+    Column("port", Integer, nullable=False),
+    Column("implicit_tls", Boolean, nullable=False),
+    Column("username", Text, nullable=False),
+    Column("password", Text, nullable=False),
+    _moment("created_at"),
+    info=_reference,
 )
 
 # ---- what is held for review -------------------------------------------------------------------------------------
@@ -385,6 +413,7 @@ quarantine = Table(
     Column("ret", Text),
     Column("envid", Text),
     Column("smtputf8", Boolean, nullable=False),
+    Column("requiretls", Boolean, nullable=False),
     Column("traceparent", Text, nullable=False),
     Column("accepted", Boolean, nullable=False),  # the sender heard 250, so it must hear of the end
     Column("notice_due", Boolean, nullable=False),  # and is to hear now that it is held

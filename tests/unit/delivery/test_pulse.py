@@ -23,6 +23,10 @@ INSERT INTO spool_recipients (spool_id, n, address, account_id, attempts, due_at
   ('a', 1, 'far@z', NULL, 4, now() - interval '1 minute'),
   ('a', 2, 'away@z', NULL, 1, now() + interval '1 hour')
 """
+_HELD = """
+INSERT INTO spool_recipients (spool_id, n, address, attempts, due_at, held)
+VALUES ('a', 3, 'held@z', 0, now() - interval '1 day', true)
+"""
 
 
 def figures(metrics: Metrics) -> dict[str, float]:
@@ -42,16 +46,17 @@ async def test_what_waits_is_told_by_kind(pulse: tuple[Pulse, Metrics], store: S
     async with store.begin("test") as conn:
         await conn.execute(text(_SPOOL))
         await conn.execute(text(_RECIPIENTS))
+        await conn.execute(text(_HELD))  # an operator holds it: nobody is late with it
     await pulse[0].look()
     told = figures(pulse[1])
     assert told['spool_recipients{kind="local"}'] == 1
-    assert told['spool_recipients{kind="remote"}'] == 2
+    assert told['spool_recipients{kind="remote"}'] == 3
     assert told['spool_failing{kind="remote"}'] == 1
     assert told['spool_failing{kind="local"}'] == 0
     assert 3600 <= told['spool_oldest_seconds{kind="remote"}'] < 3700
     assert 60 <= told['spool_overdue_seconds{kind="remote"}'] < 90
     assert told['spool_overdue_seconds{kind="local"}'] == 0
-    assert told["spool_one_sender"] == 2
+    assert told["spool_one_sender"] == 3
     assert told["store_replication_lag_seconds"] == 0
 
 

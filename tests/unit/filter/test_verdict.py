@@ -108,6 +108,11 @@ def test_long_headers_are_folded() -> None:
     assert unfolded.count(b"\r\n") == 2
 
 
+def judged(how: str, score: float) -> Finding:
+    """What rspamd says at the end of its findings."""
+    return Finding("spam_rspamd", f"JUDGED_{how}", "spam", score, required=15)
+
+
 HOLD = policy_of(Filter(hold=("ATTACHMENT_TYPE", "VIRUS", "SPAM")))
 
 
@@ -118,6 +123,12 @@ HOLD = policy_of(Filter(hold=("ATTACHMENT_TYPE", "VIRUS", "SPAM")))
         ([replace(GTUBE, score=12)], Policy(), (Action.QUARANTINE, "spam", "Message refused: it looks like spam")),
         ([replace(GTUBE, score=15)], Policy(), (Action.REJECT, "spam", "Message refused: it looks like spam")),
         ([replace(GTUBE, score=11.9)], Policy(), (Action.JUNK, "spam", "")),
+        # So it is where an engine has judged for itself, unless it says that this is no spam.
+        ([judged("JUNK", 13)], Policy(), (Action.QUARANTINE, "spam", "Message refused: it looks like spam")),
+        ([judged("JUNK", 13)], Policy(hold_score=15), (Action.JUNK, "spam", "")),
+        ([judged("JUNK", 7)], Policy(), (Action.JUNK, "spam", "")),
+        ([judged("CLEAN", 13)], Policy(), (Action.ACCEPT, "", "")),
+        ([judged("SPAM", 16)], HOLD, (Action.QUARANTINE, "spam", "Message refused: it looks like spam")),
         # What the operator wants to see first is held and not refused; what is graver counts all the same.
         ([TYPE], HOLD, (Action.QUARANTINE, "policy", "Message refused: attachment type not allowed (a.exe)")),
         ([VIRUS], HOLD, (Action.QUARANTINE, "virus", "Message refused: virus found (EICAR-Test-Signature)")),

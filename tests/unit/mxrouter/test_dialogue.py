@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.mxrouter.dialogue import (
+    Act,
     Broken,
     Declined,
     Exchange,
@@ -110,3 +114,32 @@ def test_a_peer_that_speaks_out_of_turn_is_not_asked_anything() -> None:
 
     with pytest.raises(Broken, match="out of turn: 421 idle for too long"):
         Exchange(farewell(), replies)
+
+
+_OCTETS = st.lists(
+    st.one_of(
+        st.sampled_from([b"220 x\r\n", b"250-x\r\n", b"250 AUTH LOGIN\r\n", b"334 \r\n", b"535 no\r\n", b"502 ?\r\n"]),
+        st.binary(max_size=12),
+    ),
+    max_size=12,
+)
+
+
+@given(_OCTETS, st.sampled_from(["greeting", "hello", "start_tls", "login", "farewell"]))
+def test_whatever_a_peer_says_an_act_ends_in_its_own_ways(said: list[bytes], which: str) -> None:
+    acts: dict[str, Act[object]] = {
+        "greeting": greeting(),
+        "hello": hello("mx.posta.test"),
+        "start_tls": start_tls(),
+        "login": login(peer("AUTH LOGIN"), "bob", "geheim"),
+        "farewell": farewell(),
+    }
+    replies = Replies()
+    exchange = Exchange(acts[which], replies)
+    with suppress(Broken, Declined):
+        for octets in said:
+            replies.feed(octets)
+            exchange.hear()
+        if exchange.stage is not None:
+            exchange.fail("the connection was lost")
+        assert exchange.stage is None

@@ -10,8 +10,7 @@ down_revision = "2026_11_25_tls_results"
 
 
 def upgrade() -> None:
-    # Another revision of the same day may have added it.
-    op.execute("ALTER TABLE spool ADD COLUMN IF NOT EXISTS requiretls boolean NOT NULL DEFAULT false")
+    op.add_column("spool", sa.Column("requiretls", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.create_table(
         "greylist",
         sa.Column("key", sa.LargeBinary(), nullable=False),

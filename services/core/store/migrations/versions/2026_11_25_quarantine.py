@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("ret", sa.Text(), nullable=True),
         sa.Column("envid", sa.Text(), nullable=True),
         sa.Column("smtputf8", sa.Boolean(), nullable=False),
+        sa.Column("requiretls", sa.Boolean(), nullable=False),
         sa.Column("traceparent", sa.Text(), nullable=False),
         sa.Column("accepted", sa.Boolean(), nullable=False),
         sa.Column("notice_due", sa.Boolean(), nullable=False),

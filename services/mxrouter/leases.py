@@ -1,0 +1,53 @@
+"""What this pod has in hand: leased from the queue, and kept as long as the pod lives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from services.core.ids import SpoolId
+from services.core.store.engine import Store, StoreUnavailable
+from services.core.telemetry import Logger
+from services.mxrouter import queue
+from services.mxrouter.queue import Claim, Kind
+
+
+class Leases:
+    """One per pod. Methods raise `StoreUnavailable`."""
+
+    def __init__(self, store: Store, pod: str, lease_s: float, log: Logger) -> None:
+        self._store, self._pod, self._lease_s, self._log = store, pod, lease_s, log
+        self._held: dict[tuple[SpoolId, int], int] = {}
+
+    async def claim(self, domain: str, kind: Kind, letters: int) -> list[Claim]:
+        """Up to so many letters for the domain; `settled` or `give_back` ends each."""
+        claims = await queue.claim(self._store, self._pod, domain, kind, letters, self._lease_s)
+        self._held |= {(spool_id, n): attempts for spool_id, n, attempts in _rows(claims)}
+        return claims
+
+    async def give_back(self, claims: Sequence[Claim]) -> None:
+        """They were not attempted."""
+        self.settled(claims)
+        if claims:
+            await queue.give_back(self._store, self._pod, list(_rows(claims)))
+
+    def settled(self, claims: Iterable[Claim]) -> None:
+        """They are no longer in hand."""
+        for spool_id, n, _ in _rows(claims):
+            self._held.pop((spool_id, n), None)
+
+    async def renew_forever(self) -> None:
+        """Keep them: a letter may take as long as the remote lets it (RFC 5321 4.5.3.2 allows ten minutes a reply)."""
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            held = [(spool_id, n, attempts) for (spool_id, n), attempts in self._held.items()]
+            try:
+                if held:
+                    await queue.renew(self._store, self._pod, held, self._lease_s)
+            except StoreUnavailable as error:
+                # Nobody else can take them up meanwhile either.
+                self._log.warning("leases not renewed", reason=str(error), recipients=len(held))
+
+
+def _rows(claims: Iterable[Claim]) -> Iterable[tuple[SpoolId, int, int]]:
+    return ((claim.spool_id, one.n, one.attempts) for claim in claims for one in claim.recipients)

@@ -1,0 +1,282 @@
+"""Recipients of other domains, in the store: found, leased to one pod, settled.
+
+Invariants
+- `attempts` counts leases too: who comes back with an older number has been overtaken and settles nothing but success.
+- A lease is `due_at` in the future with `leased_by`: what a killed pod had in hand becomes due by itself.
+- A letter's recipients of one domain are leased together, a hundred at a time: whoever holds the first of them has all.
+- No statement here waits for a row while it holds another one, except a settlement for its own rows.
+
+A recipient is *fresh* until its first attempt, then in *retry*. Each kind has partial indexes of its own, so any number
+of rows that wait for dead hosts costs those of today nothing. Driver calls: every message that leaves passes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+from itertools import groupby
+from typing import NamedTuple
+
+from services.core.ids import AccountId, BlobId, SpoolId
+from services.core.store.engine import Store
+from services.core.store.spool import Entry, finish_within, insert_within
+
+
+class Kind(Enum):
+    """Two lines at the counter: who was never served does not wait behind those who were and come again."""
+
+    FRESH = "fresh"
+    RETRY = "retry"
+
+
+class Waiting(NamedTuple):
+    """One recipient, leased."""
+
+    n: int
+    address: str
+    notify: str | None
+    orcpt: str | None
+    attempts: int  # the lease's number, this attempt included
+    notice_at: datetime
+    doomed: str | None
+    forwarded_by: str | None = None
+
+
+class Claim(NamedTuple):
+    """One message for its recipients of one domain, leased."""
+
+    spool_id: SpoolId
+    domain: str
+    blob_id: BlobId
+    prefix: bytes
+    sender: str
+    sender_account_id: AccountId | None
+    door: str
+    ret: str | None
+    envid: str | None
+    smtputf8: bool
+    requiretls: bool
+    received_at: datetime
+    traceparent: str
+    recipients: tuple[Waiting, ...]
+
+
+class Postponed(NamedTuple):
+    """What becomes of a recipient that stays."""
+
+    n: int
+    attempts: int
+    wait_s: float
+    notice_at: datetime
+    reply: str
+    host: str
+
+
+class Depth(NamedTuple):
+    """How many recipients are in a state, and for how long the oldest of their messages has been here."""
+
+    state: str  # fresh | waiting | due | sending | held
+    recipients: int
+    oldest_s: float
+
+
+# What can be leased, of the row that stands under the alias {0}.
+_FRESH = "{0}.account_id IS NULL AND NOT {0}.held AND {0}.attempts = 0"
+_RETRY = "{0}.account_id IS NULL AND NOT {0}.held AND {0}.attempts > 0 AND {0}.due_at <= now()"
+_KINDS = {Kind.FRESH: _FRESH, Kind.RETRY: _RETRY}
+
+_OFFERED = """
+SELECT r.domain, count(DISTINCT r.spool_id) FROM spool_recipients r
+WHERE r.spool_id = ANY($1::text[]) AND r.account_id IS NULL AND NOT r.held AND r.attempts = 0 GROUP BY r.domain
+"""
+
+_DUE = """
+SELECT r.domain FROM spool_recipients r
+WHERE {due} AND r.domain <> ALL($1::text[]) AND ($2::text[] IS NULL OR r.domain = ANY($2::text[]))
+GROUP BY r.domain ORDER BY min(r.due_at) LIMIT $3
+"""
+_DUE_OF = {kind: _DUE.format(due=due.format("r")) for kind, due in _KINDS.items()}
+
+# The head of a letter is its first recipient that can be leased: of two claimers, one has it and the other passes on.
+_CLAIM = """
+WITH heads AS (
+  SELECT r.spool_id FROM spool_recipients r
+  WHERE r.domain = $1 AND {due_r} AND NOT EXISTS (
+    SELECT FROM spool_recipients e WHERE e.spool_id = r.spool_id AND e.n < r.n AND e.domain = $1 AND {due_e})
+  ORDER BY r.due_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), free AS (
+  SELECT r.spool_id, r.n FROM spool_recipients r JOIN heads USING (spool_id)
+  WHERE r.domain = $1 AND {due_r} FOR UPDATE OF r SKIP LOCKED
+), numbered AS (
+  SELECT spool_id, n, row_number() OVER (PARTITION BY spool_id ORDER BY n) AS place FROM free
+), taken AS (
+  UPDATE spool_recipients r
+  SET attempts = r.attempts + 1, leased_by = $3, due_at = now() + make_interval(secs => $4)
+  FROM numbered WHERE r.spool_id = numbered.spool_id AND r.n = numbered.n AND place <= $5
+  RETURNING r.spool_id, r.n, r.address, r.notify, r.orcpt, r.attempts, r.notice_at, r.doomed, r.forwarded_by
+)
+SELECT s.spool_id, $1, s.blob_id, s.prefix, s.sender, s.sender_account_id, s.door, s.ret, s.envid, s.smtputf8,
+  s.requiretls, s.received_at, s.traceparent,
+  t.n, t.address, t.notify, t.orcpt, t.attempts, t.notice_at, t.doomed, t.forwarded_by
+FROM taken t JOIN spool s USING (spool_id) ORDER BY s.spool_id, t.n
+"""
+_CLAIM_OF = {kind: _CLAIM.format(due_r=due.format("r"), due_e=due.format("e")) for kind, due in _KINDS.items()}
+_OF_LETTER = 13
+# RFC 5321 4.5.3.1.8: a server takes at least a hundred. The others of the letter follow when these are settled, so what
+# a killed pod leaves behind is no more than that.
+_RECIPIENTS_AT_ONCE = 100
+
+_RENEW = """
+UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $5)
+FROM unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
+WHERE r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
+"""
+
+# Not attempted after all: as if it had never been leased.
+_GIVE_BACK = """
+UPDATE spool_recipients r SET attempts = r.attempts - 1, due_at = now(), leased_by = NULL
+FROM unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
+WHERE r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
+"""
+
+_STILL_OURS = """
+SELECT r.n FROM spool_recipients r JOIN unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
+  ON r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
+ORDER BY r.n FOR UPDATE OF r
+"""
+
+_POSTPONE = """
+UPDATE spool_recipients r SET due_at = now() + make_interval(secs => l.wait_s), notice_at = l.notice_at,
+  last_reply = l.reply, last_host = l.host, leased_by = NULL
+FROM unnest($3::integer[], $4::integer[], $5::float8[], $6::timestamptz[], $7::text[], $8::text[])
+  AS l(n, attempts, wait_s, notice_at, reply, host)
+WHERE r.spool_id = $1 AND r.leased_by = $2 AND r.n = l.n AND r.attempts = l.attempts RETURNING r.n
+"""
+
+# Without a look at each message: those whose sender must be told something are left to be claimed.
+_PUT_OFF = """
+WITH off AS (
+  SELECT r.spool_id, r.n FROM spool_recipients r WHERE r.domain = $1 AND r.doomed IS NULL AND {due}
+  LIMIT $6 FOR UPDATE SKIP LOCKED
+)
+UPDATE spool_recipients r SET attempts = r.attempts + 1, leased_by = NULL, last_reply = $4, last_host = $5,
+  due_at = now() + make_interval(secs => $2 * (1 + random() / 2)),
+  notice_at = CASE WHEN r.attempts = 0 THEN s.received_at + make_interval(secs => $3) ELSE r.notice_at END
+FROM off JOIN spool s USING (spool_id) WHERE r.spool_id = off.spool_id AND r.n = off.n
+"""
+_PUT_OFF_OF = {
+    Kind.FRESH: _PUT_OFF.format(due=_FRESH.format("r")),
+    Kind.RETRY: _PUT_OFF.format(due=_RETRY.format("r") + " AND r.notice_at > now()"),
+}
+_AT_ONCE = 20_000
+
+# Spool ids sort by time, so the smallest one is the oldest.
+_DEPTH = """
+SELECT c.state, c.recipients, coalesce(extract(epoch FROM now() - s.received_at), 0)::float8 FROM (
+  SELECT CASE WHEN held THEN 'held' WHEN leased_by IS NOT NULL AND due_at > now() THEN 'sending'
+    WHEN attempts = 0 THEN 'fresh' WHEN due_at <= now() THEN 'due' ELSE 'waiting' END AS state,
+    count(*) AS recipients, min(spool_id) AS oldest
+  FROM spool_recipients WHERE account_id IS NULL GROUP BY 1
+) c LEFT JOIN spool s ON s.spool_id = c.oldest
+"""
+
+
+async def offered(store: Store, spool_ids: Sequence[SpoolId]) -> list[tuple[str, int]]:
+    """The domains that fresh recipients of these entries are of, and how many letters each would get."""
+    async with store.driver("relay.offered") as conn:
+        return [(domain, letters) for domain, letters in await conn.fetch(_OFFERED, spool_ids)]
+
+
+async def due(
+    store: Store, kind: Kind, limit: int, *, but: Sequence[str] = (), of: Sequence[str] | None = None
+) -> list[str]:
+    """Domains that have due recipients, who waits longest first; none of `but`, only some of `of` where it is given."""
+    async with store.driver("relay.due") as conn:
+        return [domain for (domain,) in await conn.fetch(_DUE_OF[kind], but, of, limit)]
+
+
+async def claim(store: Store, pod: str, domain: str, kind: Kind, letters: int, lease_s: float) -> list[Claim]:
+    """Lease up to so many letters for that domain to `pod`; what others have in hand is passed over."""
+    async with store.driver("relay.claim") as conn:
+        rows = await conn.fetch(_CLAIM_OF[kind], domain, letters, pod, lease_s, _RECIPIENTS_AT_ONCE)
+    return [
+        Claim._make((*letter, tuple(Waiting._make(row[_OF_LETTER:]) for row in several)))
+        for letter, several in groupby(map(tuple, rows), key=lambda row: row[:_OF_LETTER])
+    ]
+
+
+async def renew(store: Store, pod: str, held: Sequence[tuple[SpoolId, int, int]], lease_s: float) -> None:
+    """Lengthen the leases of `held`: spool id, n and attempts."""
+    async with store.driver("relay.renew") as conn:
+        await conn.execute(_RENEW, *_columns(held), pod, lease_s)
+
+
+async def give_back(store: Store, pod: str, held: Sequence[tuple[SpoolId, int, int]]) -> None:
+    """End leases of what was not attempted; it is due at once."""
+    async with store.driver("relay.give_back") as conn:
+        await conn.execute(_GIVE_BACK, *_columns(held), pod)
+
+
+class _Overtaken(Exception):
+    """The lease has run out and another has taken it up."""
+
+
+async def settle(
+    store: Store,
+    pod: str,
+    spool_id: SpoolId,
+    *,
+    sent: Sequence[Waiting],
+    failed: Sequence[Waiting],
+    later: Sequence[Postponed],
+    notices: Sequence[Entry],
+    due_in_s: float,
+) -> bool:
+    """Write down how one attempt ended, with the notices about it, in one commit.
+
+    False when another has taken up the lease meanwhile: then only what was sent is taken out, which nobody may send
+    again, and the rest is the other's to settle.
+    """
+    try:
+        async with store.driver("relay.settle") as conn, conn.transaction():
+            if failed:
+                held = _columns([(spool_id, one.n, one.attempts) for one in failed])
+                if len(await conn.fetch(_STILL_OURS, *held, pod)) < len(failed):
+                    raise _Overtaken
+            if later:
+                columns = map(list, zip(*later, strict=True))
+                if len(await conn.fetch(_POSTPONE, spool_id, pod, *columns)) < len(later):
+                    raise _Overtaken
+            if done := [(spool_id, one.n) for one in (*sent, *failed)]:
+                await finish_within(conn, done)
+            if notices:
+                await insert_within(conn, notices, due_in_s)
+    except _Overtaken:
+        if sent:
+            async with store.driver("relay.settle") as conn:
+                await finish_within(conn, [(spool_id, one.n) for one in sent])
+        return False
+    return True
+
+
+async def put_off(
+    store: Store, domain: str, kind: Kind, *, wait_s: float, warn_after_s: float, reply: str, host: str
+) -> int:
+    """Let everything that is due for a domain wait, spread over half as long again: nobody can be reached there.
+
+    One statement, whatever their number; 20,000 at most, so that nothing waits long for it. How many they were.
+    """
+    async with store.driver("relay.put_off") as conn:
+        done = await conn.execute(_PUT_OFF_OF[kind], domain, wait_s, warn_after_s, reply, host, _AT_ONCE)
+    return int(done.rpartition(" ")[2])
+
+
+async def depth(store: Store) -> list[Depth]:
+    """The queue in figures."""
+    async with store.driver("relay.depth") as conn:
+        return [Depth(*row) for row in await conn.fetch(_DEPTH)]
+
+
+def _columns(held: Sequence[tuple[SpoolId, int, int]]) -> tuple[list[SpoolId], list[int], list[int]]:
+    return [h[0] for h in held], [h[1] for h in held], [h[2] for h in held]

@@ -1,0 +1,242 @@
+"""The queue on a real Postgres: leases, several claimers, those that were killed, and many rows for dead hosts."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import pytest
+
+from services.core.ids import BlobId, SpoolId
+from services.core.store.spool import Entry, Recipient
+from services.mxrouter import queue
+from services.mxrouter.queue import Claim, Kind, Postponed
+from tests.unit.mxrouter.house import House
+
+LEASE_S = 60.0
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+async def claim(
+    house: House,
+    domain: str = "far.test",
+    kind: Kind = Kind.FRESH,
+    letters: int = 10,
+    pod: str = "a",
+    lease_s: float = 60,
+) -> list[Claim]:
+    return await queue.claim(house.store, pod, domain, kind, letters, lease_s)
+
+
+async def postpone(house: House, one: Claim, wait_s: float, pod: str = "a") -> bool:
+    later = [Postponed(r.n, r.attempts, wait_s, NOON, "450 4.2.0 Later", "mx.far.test") for r in one.recipients]
+    return await queue.settle(house.store, pod, one.spool_id, sent=(), failed=(), later=later, notices=(), due_in_s=20)
+
+
+def addresses(claims: list[Claim]) -> list[str]:
+    return [r.address for c in claims for r in c.recipients]
+
+
+async def test_a_letter_is_leased_with_all_its_recipients_of_the_domain(house: House) -> None:
+    spool_id = await house.accept(
+        "a@far.test",
+        "b@other.test",
+        Recipient("c@far.test", None, "SUCCESS", "rfc822;c@posta.test"),
+        ret="HDRS",
+        envid="QQ",
+        smtputf8=True,
+        requiretls=True,
+        traceparent="00-aa",
+    )
+
+    [one] = await claim(house)
+
+    assert (one.spool_id, one.domain, one.sender) == (spool_id, "far.test", "alice@posta.test")
+    assert (one.ret, one.envid, one.smtputf8, one.requiretls, one.traceparent) == ("HDRS", "QQ", True, True, "00-aa")
+    assert one.prefix == b"Received: from somewhere\r\n"
+    assert [(r.n, r.address, r.notify, r.orcpt, r.attempts) for r in one.recipients] == [
+        (0, "a@far.test", None, None, 1),
+        (2, "c@far.test", "SUCCESS", "rfc822;c@posta.test", 1),
+    ]
+    assert await claim(house) == []
+    assert addresses(await claim(house, "other.test")) == ["b@other.test"]
+
+
+@pytest.mark.parametrize("letters", [1, 4])
+async def test_of_many_claimers_each_letter_has_one(house: House, letters: int) -> None:
+    for number in range(12):
+        await house.accept(*(f"{name}{number}@far.test" for name in "abc"))
+
+    found = await asyncio.gather(*(claim(house, pod=f"pod{n}", letters=letters) for n in range(12)))
+    while more := await claim(house, letters=letters):
+        found.append(more)
+
+    claims = [one for several in found for one in several]
+    assert all(len(one.recipients) == 3 for one in claims)
+    assert len(claims) == len({one.spool_id for one in claims}) == 12
+
+
+async def test_what_a_killed_pod_had_in_hand_comes_back(house: House) -> None:
+    await house.accept("a@far.test")
+    [first] = await claim(house, pod="killed", lease_s=-1)
+
+    assert await claim(house, kind=Kind.FRESH, pod="b") == []
+    [second] = await claim(house, kind=Kind.RETRY, pod="b")
+    assert second.recipients[0].attempts == 2
+
+    # It was not dead, only slow: what it says of the attempt is not for it to say any more.
+    assert not await postpone(house, first, 600, "killed")
+    assert await house.recipients("leased_by, attempts, last_reply") == [("b", 2, None)]
+    assert await postpone(house, second, 600, "b")
+
+
+async def test_who_was_overtaken_still_takes_out_what_it_has_sent(house: House) -> None:
+    await house.accept("a@far.test", "b@far.test")
+    [slow] = await claim(house, pod="slow", lease_s=-1)
+    await claim(house, kind=Kind.RETRY, pod="b")
+
+    sent, failed = slow.recipients
+    kept = await queue.settle(
+        house.store, "slow", slow.spool_id, sent=[sent], failed=[failed], later=(), notices=(), due_in_s=20
+    )
+
+    assert not kept
+    assert await house.recipients() == ["b@far.test"]
+
+
+async def test_a_lease_is_renewed_as_long_as_it_is_ours(house: House) -> None:
+    await house.accept("a@far.test")
+    await house.accept("b@far.test")
+    one, other = await claim(house, lease_s=-1)
+    await claim(house, kind=Kind.RETRY, pod="b", letters=1)
+    held = [(c.spool_id, r.n, r.attempts) for c in (one, other) for r in c.recipients]
+
+    await queue.renew(house.store, "a", held, LEASE_S)
+
+    assert await house.recipients("leased_by, due_at > now()") == [("b", True), ("a", True)]
+    assert await claim(house, kind=Kind.RETRY, pod="c") == []
+
+
+async def test_what_was_not_attempted_goes_back_as_it_was(house: House) -> None:
+    await house.accept("a@far.test")
+    [one] = await claim(house)
+
+    await queue.give_back(house.store, "a", [(one.spool_id, r.n, r.attempts) for r in one.recipients])
+
+    assert await house.recipients("leased_by, attempts") == [(None, 0)]
+    assert addresses(await claim(house)) == ["a@far.test"]
+
+
+async def test_the_last_one_takes_the_message_with_it(house: House) -> None:
+    await house.accept("a@far.test", "b@far.test")
+    [one] = await claim(house)
+    a, b = one.recipients
+
+    await queue.settle(house.store, "a", one.spool_id, sent=[a], failed=(), later=(), notices=(), due_in_s=20)
+    assert len(await house.rows("SELECT 1 FROM spool")) == 1
+    await queue.settle(house.store, "a", one.spool_id, sent=(), failed=[b], later=(), notices=(), due_in_s=20)
+    assert await house.rows("SELECT 1 FROM spool") == []
+
+
+async def test_a_notice_and_what_it_tells_of_are_one_commit(house: House) -> None:
+    await house.accept("a@far.test")
+    [one] = await claim(house)
+    recipient = Recipient("alice@posta.test", None)
+    broken = Entry(SpoolId("0" * 26), cast(BlobId, None), b"", 0, "", None, "posta", "", False, (recipient,))
+
+    with pytest.raises(Exception, match="null value"):
+        await queue.settle(
+            house.store, "a", one.spool_id, sent=(), failed=one.recipients, later=(), notices=[broken], due_in_s=20
+        )
+
+    assert await house.recipients() == ["a@far.test"]
+
+
+async def test_held_ones_are_nobodys(house: House) -> None:
+    await house.accept("a@far.test", "b@far.test")
+    await house.rows("UPDATE spool_recipients SET held = true WHERE address = 'a@far.test'")
+
+    assert await queue.offered(house.store, [row[0] for row in await house.rows("SELECT spool_id FROM spool")]) == [
+        ("far.test", 1)
+    ]
+    assert addresses(await claim(house)) == ["b@far.test"]
+    assert await queue.due(house.store, Kind.FRESH, 10) == []
+
+
+async def test_due_domains_come_in_the_order_of_waiting(house: House) -> None:
+    for name in ("late", "early", "busy"):
+        await house.accept(f"a@{name}.test")
+    await house.rows("UPDATE spool_recipients SET due_at = now() - interval '9 s' WHERE domain = 'early.test'")
+
+    assert await queue.due(house.store, Kind.FRESH, 10, but=["busy.test"]) == ["early.test", "late.test"]
+    assert await queue.due(house.store, Kind.FRESH, 1) == ["early.test"]
+    assert await queue.due(house.store, Kind.FRESH, 9, of=["late.test"]) == ["late.test"]
+    assert await queue.due(house.store, Kind.RETRY, 10) == []
+
+
+async def test_a_dead_domain_is_put_off_at_once(house: House) -> None:
+    for number in range(5):
+        await house.accept(f"a{number}@dead.test")
+    await house.accept("b@far.test")
+    await claim(house, "dead.test", letters=1)  # in hand: not to be touched
+
+    async def put_off(kind: Kind) -> int:
+        return await queue.put_off(
+            house.store, "dead.test", kind, wait_s=600, warn_after_s=3600, reply="450 4.4.1 dead", host=""
+        )
+
+    assert await put_off(Kind.FRESH) == 4
+    assert await put_off(Kind.FRESH) == 0
+    found = await house.recipients("domain, attempts, last_reply, due_at > now() + interval '9 min', notice_at > now()")
+    assert found.count(("dead.test", 1, "450 4.4.1 dead", True, True)) == 4
+    assert found.count(("dead.test", 1, None, False, False)) == 1
+    assert await queue.due(house.store, Kind.FRESH, 10) == ["far.test"]
+    # Those whose sender must be told are left for a closer look.
+    await house.age(0)
+    assert await put_off(Kind.RETRY) == 4
+    await house.age(2)
+    assert await put_off(Kind.RETRY) == 0
+
+
+async def test_the_queue_in_figures(house: House) -> None:
+    await house.accept("fresh@a.test", "held@b.test", "sending@c.test", "waiting@d.test", "due@e.test")
+    await house.rows("UPDATE spool_recipients SET held = true WHERE domain = 'b.test'")
+    await house.rows(
+        "UPDATE spool_recipients SET attempts = 1, due_at = now() + interval '1 h' WHERE domain = 'd.test'"
+    )
+    await house.rows(
+        "UPDATE spool_recipients SET attempts = 1, due_at = now() - interval '1 h' WHERE domain = 'e.test'"
+    )
+    await claim(house, "c.test")
+    await house.rows("UPDATE spool SET received_at = now() - interval '1 hour'")
+
+    depth = await queue.depth(house.store)
+
+    assert {d.state: d.recipients for d in depth} == {"fresh": 1, "held": 1, "sending": 1, "waiting": 1, "due": 1}
+    assert all(timedelta(seconds=d.oldest_s) >= timedelta(hours=1) for d in depth)
+
+
+async def test_a_hundred_thousand_rows_are_never_read_through(house: House) -> None:
+    await house.rows(
+        "INSERT INTO spool (spool_id, blob_id, prefix, size, sender, door)"
+        " SELECT 's' || g, ''::bytea, ''::bytea, 1, 'a@b', 'mx' FROM generate_series(1, 100000) g"
+    )
+    await house.rows(
+        "INSERT INTO spool_recipients (spool_id, n, address, attempts, due_at)"
+        " SELECT 's' || g, 0, 'x@dead' || g % 1000 || '.test', g % 50, now() + make_interval(secs => 60 + g)"
+        " FROM generate_series(1, 100000) g"
+    )
+    await house.accept("a@alive.test")
+    await house.rows("ANALYZE spool_recipients, spool")
+    asked: list[tuple[str, tuple[object, ...]]] = [
+        (queue._DUE_OF[Kind.RETRY], ([], None, 10)),
+        (queue._DUE_OF[Kind.FRESH], ([], None, 10)),
+        (queue._CLAIM_OF[Kind.FRESH], ("alive.test", 4, "a", 60.0, 100)),
+        (queue._CLAIM_OF[Kind.RETRY], ("dead7.test", 4, "a", 60.0, 100)),
+        (queue._PUT_OFF_OF[Kind.RETRY], ("dead7.test", 60.0, 60.0, "", "", 100)),
+    ]
+    async with house.store.driver("test") as conn:
+        for statement, values in asked:
+            plan = "\n".join(line for (line,) in await conn.fetch(f"EXPLAIN {statement}", *values))
+            assert "Seq Scan on spool" not in plan, plan

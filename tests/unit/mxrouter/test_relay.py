@@ -1,0 +1,404 @@
+"""The relay on a real store and bus, with a carrier that follows a script."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from sqlalchemy import text
+
+from services.contracts.v1.mail_pb2 import RelayDestination, Ticket
+from services.core.bus import Bus, work_remote
+from services.core.dkim.rotation import Rotation
+from services.core.dns import Dns
+from services.core.outbound import Outbound
+from services.core.store import accounts, routes
+from services.core.store.queued import Selection
+from services.core.store.spool import Recipient
+from services.core.subjects import relay_destination, trace
+from services.mxrouter.carriage import Letter, Outcome, Route
+from tests.unit.core.conftest import NatsServer, up
+from tests.unit.mxrouter.house import DEAD, FAILED, LATER, SENT, House, Script, relaying, until
+
+
+@pytest.fixture
+def carrier() -> Script:
+    return Script()
+
+
+async def steps(bus: Bus, spool_id: str) -> list[tuple[str, str, str]]:
+    return sorted((e.step, e.recipient, e.detail) for e in await bus.read_trace(trace(spool_id)))
+
+
+async def test_a_message_goes_out_and_leaves_nothing(house: House, bus: Bus, carrier: Script) -> None:
+    spool_id = await house.accept(
+        Recipient("b@far.test", None, "FAILURE", "rfc822;x"), "c@far.test", "d@else.test", envid="QQ", ret="FULL"
+    )
+    async with relaying(house, bus, carrier):
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+
+    assert carrier.to("far.test") == [["b@far.test", "c@far.test"]]
+    assert carrier.to("else.test") == [["d@else.test"]]
+    letter = next(letter for route, letter in carrier.carried if route.domain == "far.test")
+    assert letter.octets.startswith(b"Received: from somewhere\r\nSubject: ")
+    assert (letter.sender, letter.envid, letter.ret) == ("alice@posta.test", "QQ", "FULL")
+    assert (letter.addressees[0].notify, letter.addressees[0].orcpt) == ("FAILURE", "rfc822;x")
+    said = "250 2.0.0 Queued, by mx.far.test"
+    await until(lambda: _told(bus, spool_id, 3))
+    assert await steps(bus, spool_id) == [("relayed", f"{who}.test", said) for who in ("b@far", "c@far", "d@else")]
+
+
+async def _told(bus: Bus, spool_id: str, count: int) -> bool:
+    return len(await steps(bus, spool_id)) == count
+
+
+async def test_a_ticket_begins_a_visit_at_once(house: House, bus: Bus, carrier: Script) -> None:
+    async with relaying(house, bus, carrier) as relay:
+        pulled = await bus.consume_work(work_remote(), "relay", Ticket, 8, relay.serve)
+        spool_id = await house.accept("b@far.test")
+        await bus.publish_work(work_remote(), Ticket(envelope={"spool_id": spool_id}), spool_id)
+        await until(lambda: carrier.carried)
+        await pulled.unsubscribe()
+
+
+async def test_outcomes_of_one_transaction_make_one_notice(house: House, bus: Bus, carrier: Script) -> None:
+    await house.alice()
+    spool_id = await house.accept("sent@far.test", "bad@far.test", "worse@far.test", "later@far.test", ret="HDRS")
+    carrier.says = {"bad@far.test": FAILED, "worse@far.test": FAILED, "later@far.test": LATER}
+
+    async with relaying(house, bus, carrier):
+        [notice] = await until(house.notices)
+
+    assert await house.recipients("address, attempts, last_reply, last_host, leased_by") == [
+        ("later@far.test", 1, "450 4.2.0 Greylisted", "mx.far.test", None)
+    ]
+    assert re.findall(r"Final-Recipient: rfc822; (\S+)\r\nAction: (\S+)\r\nStatus: (\S+)", notice) == [
+        ("bad@far.test", "failed", "5.1.1"),
+        ("worse@far.test", "failed", "5.1.1"),
+    ]
+    assert "Remote-MTA: dns; mx.far.test\r\nDiagnostic-Code: smtp; 550 5.1.1 No such user\r\n" in notice
+    assert f"Subject: {spool_id}" in notice
+    await until(lambda: _told(bus, spool_id, 4))
+    assert [step for step, *_ in await steps(bus, spool_id)] == ["bounced", "bounced", "deferred", "relayed"]
+
+
+async def test_who_waits_is_warned_about_once_and_given_up_in_the_end(house: House, bus: Bus, carrier: Script) -> None:
+    await house.alice()
+    await house.accept("b@far.test")
+    carrier.says = {"far.test": LATER}
+
+    async with relaying(house, bus, carrier):
+        for hours, attempts, notices in [(0, 1, 0), (5, 2, 1), (20, 3, 1), (100, 0, 2)]:
+            await house.age(hours)
+            await until(lambda attempts=attempts: _attempted(house, attempts))
+            assert len(await house.notices()) == notices
+
+    warning, failure = await house.notices()
+    assert "Action: delayed\r\nStatus: 4.2.0\r\n" in warning
+    assert "Will-Retry-Until: " in warning
+    assert "Action: failed\r\nStatus: 4.4.7\r\n" in failure
+    assert "Diagnostic-Code: smtp; 450 4.2.0 Greylisted\r\n" in failure
+
+
+async def _attempted(house: House, times: int) -> bool:
+    found = await house.recipients("attempts, leased_by")
+    return found == ([(times, None)] if times else [])
+
+
+async def test_a_notice_that_fails_is_the_end_of_it(house: House, bus: Bus, carrier: Script) -> None:
+    spool_id = await house.accept("b@far.test", sender="")
+    carrier.says = {"far.test": FAILED}
+    async with relaying(house, bus, carrier):
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+        await until(lambda: _told(bus, spool_id, 1))
+    assert await steps(bus, spool_id) == [("failed", "b@far.test", "550 5.1.1 No such user, by mx.far.test")]
+
+
+async def test_handing_on_is_told_where_the_next_hop_will_not_tell(house: House, bus: Bus, carrier: Script) -> None:
+    await house.alice()
+    await house.accept(Recipient("b@far.test", None, "SUCCESS"), Recipient("c@far.test", None))
+    carrier.says = {"far.test": SENT._replace(relayed_dsn=False)}
+    async with relaying(house, bus, carrier):
+        [notice] = await until(house.notices)
+    assert re.findall(r"Final-Recipient: rfc822; (\S+)\r\nAction: (\S+)", notice) == [("b@far.test", "relayed")]
+    assert await house.recipients() == []
+
+
+async def test_what_hangs_hangs_alone(house: House, bus: Bus, carrier: Script) -> None:
+    """More dead hosts than there are slots, and a live one that has answered before."""
+    async with relaying(house, bus, carrier, slots=8, retry_slots=2):
+        await house.accept("first@alive.test")
+        await until(lambda: carrier.to("alive.test"))
+        for number in range(30):
+            carrier.hangs[f"dead{number}.test"] = asyncio.Event()
+            await house.accept(f"x@dead{number}.test")
+        await until(lambda: carrier.at_once.total() == 6)
+
+        for number in range(5):
+            await house.accept(f"more{number}@alive.test")
+            await until(lambda number=number: [f"more{number}@alive.test"] in carrier.to("alive.test"))
+
+        assert carrier.at_once.total() == 6
+
+
+async def test_a_retry_never_takes_the_slot_of_a_first_attempt(house: House, bus: Bus, carrier: Script) -> None:
+    for number in range(10):
+        carrier.hangs[f"dead{number}.test"] = asyncio.Event()
+        await house.accept(f"x@dead{number}.test")
+    await house.rows("UPDATE spool_recipients SET attempts = 1, due_at = now() - interval '1 h'")
+
+    async with relaying(house, bus, carrier, slots=4, retry_slots=3):
+        await until(lambda: carrier.at_once.total() == 3)
+        await house.accept("b@far.test")
+        await until(lambda: carrier.to("far.test"))
+        assert carrier.at_once.total() == 3
+
+
+async def test_a_dead_destination_is_tried_by_one_and_the_rest_is_put_off(
+    house: House, bus: Bus, carrier: Script
+) -> None:
+    await house.alice()
+    for number in range(40):
+        await house.accept(f"x{number}@dead.test")
+    carrier.says = {"dead.test": DEAD}
+
+    async with relaying(house, bus, carrier, connections=3):
+        await until(lambda: _all_put_off(house, 40))
+        tried = len(carrier.carried)
+        assert 1 <= tried <= 3 * 2
+        # A newcomer is not tried either, nor is what has to be warned about.
+        await house.accept("newcomer@dead.test")
+        await until(lambda: _all_put_off(house, 41))
+        await house.age(5)
+        assert len(await until(house.notices)) >= 1
+        await until(lambda: _all_put_off(house, 41))
+        await until(lambda: _warned(house, 41))
+        assert len(carrier.carried) == tried
+    rows = await house.recipients("last_reply, last_host, leased_by")
+    assert set(rows) == {("451 4.4.1 No answer from anybody", "", None)}
+
+
+async def _all_put_off(house: House, count: int) -> bool:
+    rows = await house.recipients("attempts > 0 AND due_at > now() AND leased_by IS NULL")
+    return rows == [True] * count
+
+
+async def _warned(house: House, count: int) -> bool:
+    notices = await house.notices()
+    assert len(notices) <= count
+    return len(notices) == count
+
+
+async def test_what_one_pod_finds_out_the_others_need_not(
+    house: House, bus: Bus, nats_server: NatsServer, carrier: Script
+) -> None:
+    other_bus = await Bus.connect(nats_server.url, "other")
+    await up(other_bus)
+    carrier.says = {"dead.test": DEAD}
+    async with relaying(house, bus, carrier, pod="a") as a, relaying(house, other_bus, carrier, pod="b") as b:
+        await house.accept("a@dead.test")
+        await until(lambda: a._destinations.down("dead.test") and b._destinations.down("dead.test"))
+        await house.accept("b@dead.test")
+        await until(lambda: _all_put_off(house, 2))
+        assert len(carrier.carried) == 1
+        # An operator says that it is worth a try.
+        bus.publish_hint(relay_destination(), RelayDestination(destination="dead.test"))
+        await until(lambda: not a._destinations.down("dead.test") and not b._destinations.down("dead.test"))
+    await other_bus.close()
+
+
+async def test_so_many_at_once_and_no_more(house: House, bus: Bus, carrier: Script) -> None:
+    carrier.hangs["far.test"] = asyncio.Event()
+    for number in range(30):
+        await house.accept(f"x{number}@far.test")
+    async with relaying(house, bus, carrier, connections=4):
+        await until(lambda: carrier.at_once["far.test"] == 4)
+        carrier.hangs.pop("far.test").set()
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    assert carrier.most["far.test"] == 4
+    assert sorted(who for [who] in carrier.to("far.test")) == sorted(f"x{n}@far.test" for n in range(30))
+
+
+async def test_two_relays_send_each_letter_once(house: House, bus: Bus, carrier: Script) -> None:
+    for number in range(40):
+        await house.accept(f"x{number}@far.test", f"y{number}@far.test")
+    async with relaying(house, bus, carrier, pod="a"), relaying(house, bus, carrier, pod="b"):
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    assert sorted(carrier.to("far.test")) == sorted([f"x{n}@far.test", f"y{n}@far.test"] for n in range(40))
+
+
+async def test_a_killed_pod_leaves_nothing_behind(house: House, bus: Bus, carrier: Script) -> None:
+    """RFC 1047: whether the remote has taken it the killed pod cannot say, so it is sent again, and by one only."""
+    await house.accept("b@far.test")
+    carrier.hangs["far.test"] = asyncio.Event()
+    async with relaying(house, bus, carrier, pod="killed", lease_s=0.5):
+        await until(lambda: carrier.carried)
+    assert await house.recipients("leased_by") == ["killed"]
+
+    carrier.hangs.clear()
+    async with relaying(house, bus, carrier, pod="next"):
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    assert carrier.to("far.test") == [["b@far.test"]] * 2
+
+
+async def test_a_slow_remote_does_not_lose_us_the_lease(house: House, bus: Bus, carrier: Script) -> None:
+    await house.accept("b@far.test")
+    carrier.hangs["far.test"] = asyncio.Event()
+    async with relaying(house, bus, carrier, pod="slow", lease_s=0.3):
+        await until(lambda: carrier.carried)
+        [before] = await house.recipients("due_at")
+        await until(lambda: _later_than(house, before))
+        carrier.hangs["far.test"].set()
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    assert len(carrier.carried) == 1
+
+
+async def _later_than(house: House, before: object) -> bool:
+    return bool(
+        await house.rows(
+            "SELECT 1 FROM spool_recipients WHERE due_at > CAST(:b AS timestamptz) + interval '0.5 s'", b=before
+        )
+    )
+
+
+async def test_a_drain_finishes_the_letter_and_gives_back_the_rest(house: House, bus: Bus, carrier: Script) -> None:
+    carrier.hangs["far.test"] = asyncio.Event()
+    for number in range(20):
+        await house.accept(f"x{number}@far.test")
+    async with relaying(house, bus, carrier, connections=1) as relay:
+        await until(lambda: carrier.carried)
+        draining = asyncio.create_task(relay.drain(10))
+        await asyncio.sleep(0)
+        carrier.hangs["far.test"].set()
+        await draining
+    assert len(carrier.carried) == 1
+    assert await house.recipients("attempts, leased_by") == [(0, None)] * 19
+
+
+async def test_an_operators_rules_decide_the_way(house: House, bus: Bus, carrier: Script) -> None:
+    async with house.store.begin("test") as conn:
+        await routes.put(conn, routes.rule("relay.test", sender="@posta.test", username="us", password="pw"))
+        await routes.put(conn, routes.rule("", recipient="direct.test"))
+    await house.accept("b@far.test", "c@direct.test")
+    await house.accept("d@far.test", sender="x@elsewhere.test")
+    async with relaying(house, bus, carrier):
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    ways = {letter.addressees[0].address: route.smarthost for route, letter in carrier.carried}
+    assert ways["c@direct.test"] is None
+    assert ways["d@far.test"] is None
+    found = ways["b@far.test"]
+    assert found is not None
+    assert (found.host, found.port, found.username, found.password) == ("relay.test", 587, "us", "pw")
+
+
+async def test_what_leaves_is_signed_or_sent_in_the_name_of_who_forwards(
+    house: House, bus: Bus, carrier: Script
+) -> None:
+    await house.alice()
+    async with house.store.begin("test") as conn:
+        alice = (await accounts.get(conn, "alice@posta.test")).account_id
+    rotation = Rotation(house.store, Dns, None)
+    await rotation.rotate("posta.test")
+    await rotation.activate("posta.test", force=True)
+    await house.accept("b@far.test", sender_account_id=alice)
+    forwarded = Recipient("d@far.test", None, None, None, "posta.test")
+    await house.accept("c@far.test", forwarded, sender="bob@example.org")
+    async with relaying(house, bus, carrier):
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    letters = {letter.addressees[0].address: letter for _, letter in carrier.carried}
+    assert letters["b@far.test"].octets.startswith(b"DKIM-Signature: ")
+    assert letters["c@far.test"].sender == "bob@example.org"
+    assert letters["d@far.test"].sender.lower().startswith("srs0=")
+    assert b"DKIM-Signature" not in letters["c@far.test"].octets + letters["d@far.test"].octets
+
+
+async def test_what_an_operator_has_doomed_is_bounced_without_an_attempt(
+    house: House, bus: Bus, carrier: Script
+) -> None:
+    await house.alice()
+    await house.accept("b@far.test", "c@far.test")
+    await house.rows("UPDATE spool_recipients SET doomed = 'Not wanted here' WHERE n = 0")
+    async with relaying(house, bus, carrier):
+        [notice] = await until(house.notices)
+    assert carrier.to("far.test") == [["c@far.test"]]
+    assert "Final-Recipient: rfc822; b@far.test\r\nAction: failed" in notice
+    assert "Not wanted here" in notice
+
+
+async def test_what_is_held_goes_when_it_is_released(house: House, bus: Bus, carrier: Script) -> None:
+    outbound = Outbound(house.store, bus, service="test")
+    await house.accept("b@far.test")
+    await outbound.hold(Selection())
+    async with relaying(house, bus, carrier):
+        await house.accept("c@far.test")
+        await until(lambda: _only_left(house, "b@far.test"))
+        assert carrier.to("far.test") == [["c@far.test"]]
+        await outbound.release(Selection())
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    assert carrier.to("far.test") == [["c@far.test"], ["b@far.test"]]
+
+
+async def _only_left(house: House, address: str) -> bool:
+    return await house.recipients() == [address]
+
+
+async def test_a_retry_by_an_operator_tries_the_dead_again(house: House, bus: Bus, carrier: Script) -> None:
+    outbound = Outbound(house.store, bus, service="test")
+    carrier.says = {"dead.test": DEAD}
+    await house.accept("b@dead.test")
+    async with relaying(house, bus, carrier) as relay:
+        await until(lambda: _all_put_off(house, 1))
+        assert relay._destinations.down("dead.test")
+        del carrier.says["dead.test"]
+        await outbound.retry(Selection(domain="dead.test"))
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    assert len(carrier.carried) == 2
+
+
+async def test_a_hundred_recipients_at_a_time(house: House, bus: Bus, carrier: Script) -> None:
+    await house.accept(*(f"x{number:03}@far.test" for number in range(250)))
+    async with relaying(house, bus, carrier):
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    assert sorted(len(part) for part in carrier.to("far.test")) == [50, 100, 100]
+
+
+class Broken(Script):
+    async def carry(self, route: Route, letter: Letter) -> list[Outcome]:
+        await super().carry(route, letter)
+        raise RuntimeError("a fault of ours")
+
+
+async def test_a_fault_of_ours_costs_nobody_mail(house: House, bus: Bus) -> None:
+    carrier = Broken()
+    await house.accept("b@far.test")
+    async with relaying(house, bus, carrier):
+        await until(lambda: _attempted(house, 1))
+    assert await house.recipients("last_reply") == ["451 4.3.0 Something went wrong here"]
+
+
+async def test_while_the_store_is_away_what_was_sent_is_remembered(
+    house: House, bus: Bus, carrier: Script, postgres_url: str
+) -> None:
+    await house.accept("b@far.test")
+    carrier.hangs["far.test"] = asyncio.Event()
+    async with relaying(house, bus, carrier):
+        await until(lambda: carrier.carried)
+        async with house.store.begin("test") as conn:
+            # Whoever asks next finds its connection gone, as after a restart of Postgres.
+            await conn.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+        carrier.hangs["far.test"].set()
+        await until(lambda: _gone(house))
+    assert len(carrier.carried) == 1
+
+
+async def _gone(house: House) -> bool:
+    try:
+        return not await house.recipients()
+    except Exception:
+        return False
