@@ -10,13 +10,13 @@ PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
 	then echo $$each; break; fi; done)
 LOCK := $(shell sha256sum requirements.lock pyproject.toml 2>/dev/null | sha256sum | cut -c1-16)
 STAMP := $(VENV)/.posta-$(LOCK)
-SOURCES := services tests docker
+SOURCES := services tests docker charts
 # One image each; an image installs what requirements.lock has, so what is shipped is what was tested.
 IMAGES := $(sort $(filter-out dev,$(patsubst services/%/__main__.py,%,$(wildcard services/*/__main__.py))))
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help up down test lint fmt proto bench lock images base-image test-containers venv clients
+.PHONY: help up down test soak fuzz lint fmt proto chart bench lock images base-image test-containers venv clients
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -34,6 +34,13 @@ test-containers: venv ## the images, and a platform of pods made of them; Debian
 	@tests/containers/prepare.sh
 	@$(BIN)/pytest tests/containers --timeout=300 $(ARGS)
 
+soak: venv ## nothing is lost while anything is killed: twenty kills, messages up to 20 MB
+	@POSTA_SOAK_KILLS=$${POSTA_SOAK_KILLS:-20} $(BIN)/pytest -q tests/flow/faults $(ARGS)
+
+fuzz: venv ## the grammars, by atheris; ARGS="smtp 600" for one of them and how many seconds
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'atheris>=3.0'
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
 lint: venv ## style, types, walls
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/ruff format --check $(SOURCES)
@@ -47,6 +54,9 @@ fmt: venv ## bring the sources into shape
 proto: venv ## generate services/contracts from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --plugin=$(BIN)/protoc-gen-mypy --python_out=. --mypy_out=. \
 		proto/services/contracts/v1/*.proto
+
+chart: venv ## the chart's schema, key table and dashboards from values.yaml, settings and charts/boards.py
+	@$(BIN)/python charts/generate.py
 
 bench: venv ## speed and memory, against Postfix and Dovecot where they are installed
 	@$(BIN)/python -m bench $(ARGS)
@@ -88,11 +98,11 @@ $(STAMP):
 	@rm -f $(VENV)/.posta-*
 	@touch $@
 
-# Mail clients and engines that nobody here wrote. Where they cannot be had, the tests that need them are skipped, and
-# say so.
+# Mail clients, engines and a Prometheus that nobody here wrote. Where they cannot be had, the tests that need them are
+# skipped, and say so.
 clients:
 	@missing=""; \
-	for each in swaks:swaks mbsync:isync fetchmail:fetchmail curl:curl opendkim:opendkim; do \
+	for each in swaks:swaks mbsync:isync fetchmail:fetchmail curl:curl opendkim:opendkim promtool:prometheus; do \
 		command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; \
 	done; \
 	for each in clamd:clamav-daemon rspamd:rspamd; do \

@@ -24,6 +24,8 @@ async def open_store(service: Service) -> Store:
 async def open_bus(service: Service) -> Bus:
     """The bus, whether NATS is there or not: readiness says which. Drained and closed with the service."""
     bus = await Bus.connect(service.settings.nats.url, service.name, service.log, service.settings.nats.replicas)
+    connected = service.metrics.gauge("bus_connected", "1 while this process is connected to NATS.")
+    connected.set_function(lambda: float(bus.connected))
     service.on_close(bus.close)
     service.ready_when("bus", bus.check)
     service.on_drain(bus.drain)
@@ -36,7 +38,10 @@ def open_tls(service: Service) -> Tls | None:
     if settings.cert is None or settings.key is None:
         service.log.warning("no certificate is set: no TLS is offered")
         return None
-    return Certificate(settings.cert, settings.key, service.log).context
+    certificate = Certificate(settings.cert, settings.key, service.log)
+    ends = service.metrics.gauge("certificate_expiry_timestamp_seconds", "When the certificate that is served ends.")
+    ends.set_function(certificate.ends_at)
+    return certificate.context
 
 
 def proxies(service: Service) -> Preamble | None:
@@ -47,7 +52,7 @@ def proxies(service: Service) -> Preamble | None:
 
 async def open_authenticator(service: Service, store: Store, bus: Bus) -> Authenticator:
     """The login checks that this process's doors share. Closed with the service."""
-    authenticator = Authenticator(store, bus, service.settings)
+    authenticator = Authenticator(store, bus, service.settings, metrics=service.metrics)
 
     async def close() -> None:
         authenticator.close()

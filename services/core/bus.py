@@ -159,6 +159,11 @@ class Bus:
         await bus._tried.wait()
         return bus
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to NATS at the moment."""
+        return self._client is not None
+
     async def check(self) -> None:
         """Return when NATS answers and the streams exist; raise BusUnavailable otherwise."""
         client = self._client

@@ -16,9 +16,10 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import uvloop
+from prometheus_client import Gauge
 
 from services.core.settings import BadSettings, Settings, load
 from services.core.telemetry import Logger, Metrics, configure_logs
@@ -32,6 +33,14 @@ CHECK_S = 2.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 10.0
 
 
+class Listening(Protocol):
+    """A door, as far as counting goes."""
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+
+
 class Service:
     """What a service's `main` is given: its settings, log and metrics, and where it registers what it runs."""
 
@@ -40,6 +49,7 @@ class Service:
         self.settings = settings
         self.log = log
         self.metrics = Metrics(name)
+        self._connections: Gauge | None = None
         self.draining = False
         self._started = False
         self._stop = asyncio.Event()
@@ -64,6 +74,12 @@ class Service:
     def on_close(self, close: Close) -> None:
         """Call `close()` after the drain and after background tasks have ended, last registered first."""
         self._closers.append(close)
+
+    def shows_connections(self, door: str, listener: Listening) -> None:
+        """Export how many connections `door` has open: what dashboards show and autoscalers steer by."""
+        if self._connections is None:
+            self._connections = self.metrics.gauge("connections", "Connections that are open.", ["door"])
+        self._connections.labels(door).set_function(lambda: listener.connections)
 
     def spawn(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[None]:
         """Run `work` in the background until it returns or the service has drained.

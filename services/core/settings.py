@@ -46,6 +46,8 @@ class _Group(BaseModel):
 
 class Database(_Group):
     url: str = Field(default="", repr=False)
+    direct_url: str = Field(default="", repr=False)
+    """Past a pooler that shares connections between transactions, for what needs a session; empty: `url`."""
     pool: Count = 8
     connect_timeout_s: Seconds = 5
     statement_timeout_s: Seconds = 60
@@ -277,6 +279,25 @@ class Sync(_Group):
     submission_tls_port: Port = 465
 
 
+class Probe(_Group):
+    """The canary and `helm test`: doors as `host:port`, seen as a mail client sees them."""
+
+    address: str = ""
+    submission: str = ""
+    imap: str = ""
+    pop: str = ""
+    mx: str = ""
+    ca: Path | None = None
+    """Authorities that may have signed the doors' certificate; none: those of the machine."""
+    proxy: bool = False
+    """Stand in for a proxy of `proxy.networks`: say a PROXY header first."""
+    every_s: Seconds = 60
+    patience_s: Seconds = 60
+    public_addresses: Words = ()
+    """What other servers see mail come from, looked up in `blocklists`."""
+    blocklists: Words = ()
+
+
 class Settings(_Group):
     """All of it. `Settings()` has every default, so a test names only what it changes."""
 
@@ -305,6 +326,7 @@ class Settings(_Group):
     imap: Imap = Imap()
     pop: Pop = Pop()
     sync: Sync = Sync()
+    probe: Probe = Probe()
 
 
 class BadSettings(ValueError):

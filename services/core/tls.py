@@ -70,7 +70,13 @@ class Certificate:
         self._cert, self._key, self._log, self._alpn, self._clock = cert, key, log, alpn, clock
         self._seen = self._look()
         self._context = server_context(cert, key, alpn)
+        self._ends_at = _ends(cert)
         self._next_look = clock() + LOOK_S
+
+    def ends_at(self) -> float:
+        """When what is served now ends, as a Unix timestamp; 0 when that cannot be read. Looks at the files as well."""
+        self.context()
+        return self._ends_at
 
     def context(self) -> ssl.SSLContext:
         """The context for a new connection. Looks at the files at most every five seconds."""
@@ -89,6 +95,7 @@ class Certificate:
         except BadCertificate as error:
             self._log.error("certificate not reloaded, the old one is served on", reason=str(error))
         else:
+            self._ends_at = _ends(self._cert)
             self._log.info("certificate reloaded", path=str(self._cert))
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:
@@ -179,6 +186,11 @@ def _read(path: Path) -> x509.Certificate | None:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def _ends(path: Path) -> float:
+    leaf = _read(path)
+    return leaf.not_valid_after_utc.timestamp() if leaf is not None else 0.0
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

@@ -10,6 +10,7 @@ from services.core.notices import Notices
 from services.core.service import Service, run
 from services.core.spool import Spool
 from services.delivery.consumer import Consumer
+from services.delivery.pulse import Pulse
 
 
 async def main(service: Service) -> None:
@@ -27,6 +28,7 @@ async def main(service: Service) -> None:
         host=settings.hostname,
     )
     service.on_close(consumer.close)
+    service.spawn(Pulse(store, bus, service.log, service.metrics).run(), "pulse")
     service.spawn(spool.sweep_forever(settings.spool.sweep_s), "sweeper")
     await bus.consume_work(
         work_local(),

@@ -13,6 +13,7 @@ from services.dev import up as starting
 from services.dev.dkim_verbs import dkim
 from services.dev.home import Home, find
 from services.dev.plan import Plan, base_of
+from services.dev.provision_document import apply, export
 from services.dev.provision_verbs import account, alias, domain, quota
 from services.dev.quarantine_verbs import quarantine
 from services.dev.queue_verbs import queue
@@ -30,6 +31,8 @@ app = typer.Typer(
 domain.command("dkim")(dkim)
 for group in (domain, account, alias, quota, quarantine, queue, route):
     app.add_typer(group)
+app.command("apply")(apply)
+app.command("export")(export)
 
 AsJson = Annotated[bool, typer.Option("--json", help="For scripts.")]
 INTERRUPTED = 130

@@ -36,7 +36,7 @@ def dkim(words: Words, force: Force = False, as_json: AsJson = False) -> None:
     verb, domain, *rest = words if len(words) > 1 else ["show", *words]
     if _VERBS.get(verb) != 2 + len(rest):
         raise Trouble(_EXPECTED, 2)
-    settings = _settings()
+    settings = dkim_settings()
     adopt = (rest[0], _read(rest[1])) if rest else None
     keys = provisioned(lambda p: p.dkim(verb, domain, settings, force=force, adopt=adopt))
     if as_json:
@@ -52,7 +52,8 @@ def _read(path: str) -> str:
         raise Trouble(f"{path}: {getattr(error, 'strerror', None) or 'no private key'}", 2) from None
 
 
-def _settings() -> Any:
+def dkim_settings() -> Any:
+    """What of this shell's environment says how keys are sealed and looked up."""
     # Imported late: the store takes longer to load than most verbs to run.
     from services.core.settings import BadSettings, read
 

@@ -58,6 +58,20 @@ class Provisioning:
         finally:
             await store.close()
 
+    @property
+    def store(self) -> Store:
+        """The store, for what provisions on its own."""
+        return self._store
+
+    def rotation(self, settings: Settings) -> Rotation:
+        """DKIM keys in this store, sealed and looked up as the settings say."""
+        servers = settings.dns
+        return Rotation(self._store, lambda: Dns(servers.servers, servers.timeout_s), settings.dkim.key_secret)
+
+    async def tell(self, domain: str, account_id: AccountId | None) -> None:
+        """Let caches know of a change that was made in the store."""
+        await self._tell(domain, account_id)
+
     # ---- domains -----------------------------------------------------------------------------------------------
 
     async def add_domain(self, name: str) -> Row:
@@ -92,8 +106,7 @@ class Provisioning:
 
         `adopt`: selector and PEM of the key to be imported.
         """
-        key_secret, servers = settings.dkim.key_secret, settings.dns
-        rotation = Rotation(self._store, lambda: Dns(servers.servers, servers.timeout_s), key_secret)
+        rotation = self.rotation(settings)
         if adopt is not None:
             return await rotation.adopt(domain, *adopt)
         match verb:

@@ -3,13 +3,13 @@
 import asyncio
 import json
 import os
-import re
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
 
+from services.core.size import octets as size_octets
 from services.dev import control
 from services.dev.home import find
 from services.dev.status import console
@@ -21,8 +21,6 @@ Address = Annotated[str, typer.Argument(help="user@domain")]
 Size = Annotated[str, typer.Argument(help="10G, 500M, 1048576 or none.")]
 Password = Annotated[str, typer.Option(help="Shown in the process list; better typed at the prompt.")]
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from the first line of stdin.")]
-
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def _group(name: str, what: str) -> typer.Typer:
@@ -165,12 +163,10 @@ def _quota_show(address: Address, as_json: AsJson = False) -> None:
 
 def octets_of(size: str) -> int | None:
     """How many octets "10G" or "500M" are (powers of 1024); None for "none". Raises Trouble for anything else."""
-    if size.casefold() in ("none", "unlimited"):
-        return None
-    found = re.fullmatch(r"(\d{1,15})\s*([kmgt]?)i?b?", size.strip().casefold(), re.ASCII)
-    if found is None:
-        raise Trouble(f"expected a size such as 10G, 500M, 1048576 or none, got {size!r}", 2)
-    return int(found[1]) * _UNITS[found[2]]
+    try:
+        return size_octets(size)
+    except ValueError as error:
+        raise Trouble(str(error), 2) from None
 
 
 def database_url() -> str:

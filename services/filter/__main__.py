@@ -9,7 +9,8 @@ from services.core.ownmail import OwnMail
 from services.core.service import Service, run
 from services.core.spool import Spool
 from services.filter.door import Door
-from services.filter.engines import auth, configured
+from services.filter.engines import auth, configured, virus_clamd
+from services.filter.freshness import Freshness
 from services.filter.learning import Learning, controllers
 from services.filter.pipeline import Pipeline
 from services.filter.reading import Reading
@@ -43,6 +44,8 @@ async def main(service: Service) -> None:
     mail = OwnMail(Spool(store, bus, service.log, synchronous=settings.database.durable_staging), directory)
     warden = Warden(store, bus, mail, settings, service.log, service.metrics)
     service.spawn(warden.watch_forever(), "warden")
+    if clamds := virus_clamd.daemons(settings.filter):
+        service.spawn(Freshness(clamds, service.log, service.metrics).watch_forever(), "freshness")
     service.log.info("engines", names=[engine.name for engine in pipeline.engines])
 
 

@@ -64,6 +64,7 @@ class Door:
         self._in_hand, self._most = 0, concurrency * (1 + _WAITING_PER_SLOT)
         scans = metrics.counter("scans", "Messages examined, by what became of them.", ["action"])
         self._scans = {value: scans.labels(name.lower()) for name, value in Action.items()}
+        metrics.gauge("scans_in_hand", "Messages being examined or waiting for it.").set_function(lambda: self._in_hand)
         self._seconds = metrics.histogram("scan_seconds", "From the request to the verdict.")
 
     async def open(self) -> Subscription:

@@ -62,6 +62,7 @@ async def main(service: Service) -> None:
                 proxy=proxies(service),
             )
             await listener.listen(settings.listen_host, port)
+            service.shows_connections("imaps" if implicit else "imap", listener)
             listeners.append(listener)
 
 

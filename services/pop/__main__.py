@@ -17,7 +17,7 @@ from services.pop.wire import err
 async def main(service: Service) -> None:
     settings = service.settings
     store, bus = await open_store(service), await open_bus(service)
-    locks = AccountLocks(settings.database.url)
+    locks = AccountLocks(settings.database.direct_url or settings.database.url)
     service.on_close(locks.close)
     tls = open_tls(service)
     authenticator = await open_authenticator(service, store, bus)
@@ -48,6 +48,7 @@ async def main(service: Service) -> None:
                 proxy=proxies(service),
             )
             await listener.listen(settings.listen_host, port)
+            service.shows_connections("pop3s" if implicit else "pop3", listener)
             listeners.append(listener)
 
 

@@ -10,6 +10,7 @@ from services.core.spool import Spool
 from services.sync import admin, autoconfig, checkup, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
+from services.sync.meter import Meter
 from services.sync.server import Door
 
 
@@ -33,6 +34,7 @@ async def main(service: Service) -> None:
             autoconfig.router(doors(settings.sync, settings.hostname)),
         )
     )
+    app.add_middleware(Meter, metrics=service.metrics)
     tls = open_tls(service)
     for port, certificate in ((settings.sync.port, None), (settings.sync.tls_port if tls else 0, tls)):
         if port:

@@ -13,6 +13,7 @@ from services.contracts.v1.mail_pb2 import DirectoryChanged
 from services.core.address import BadAddress, parse
 from services.core.auth import passwords, scram
 from services.core.auth.login import AuthFailed, AuthUnavailable, Client, Login, network_of
+from services.core.auth.tally import Tally
 from services.core.auth.throttle import Keys, Throttle, keys_of
 from services.core.bus import directory_changed
 from services.core.cache import Cache
@@ -22,6 +23,7 @@ from services.core.settings import Settings
 from services.core.store import accounts, credentials
 from services.core.store.credentials import Found, Key, Owner
 from services.core.store.engine import Store, StoreUnavailable
+from services.core.telemetry import Metrics
 
 _SIZE = 50_000
 _NAME_OCTETS = 320
@@ -58,8 +60,10 @@ class Authenticator:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         workers: passwords.Workers | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
-        """`sleep` stands in for waiting in tests; `workers` hash, made here if not given."""
+        """`sleep` stands in for waiting in tests; `workers` hash, made here if not given; `metrics` count logins."""
+        self._tally = Tally(metrics)
         self._store, self._bus, self._limits = store, bus, settings.login
         self._workers = workers or passwords.Workers()
         self._throttle = Throttle(store, settings.login, sleep)
@@ -84,6 +88,10 @@ class Authenticator:
         Raises `AuthFailed`, `AuthUnavailable`, `AuthThrottled`. May take as long as `login.max_delay_s`. A cancelled
         caller changes nothing: the attempt is finished and counted.
         """
+        with self._tally.login():
+            return await self._checked(username, password, client)
+
+    async def _checked(self, username: str, password: str, client: Client) -> Login:
         network = network_of(client.address)
         # The name as typed stands in for account and credential: it is what is known before Postgres is asked. The
         # network is part of it because an answer from memory is not slowed.
@@ -127,6 +135,10 @@ class Authenticator:
 
         Raises `AuthFailed`, `AuthUnavailable`, `AuthThrottled`; slow as `verify` is.
         """
+        with self._tally.login():
+            return await self._proven(offer, client, auth_message, proof)
+
+    async def _proven(self, offer: Offer, client: Client, auth_message: bytes, proof: bytes) -> tuple[Login, bytes]:
         network = network_of(client.address)
         owner, key = offer.kept, None
         if owner is not None and not self._guessed(network, offer.name):

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -59,10 +59,12 @@ class Store:
     def __init__(self, url: str, pool: int = 8, metrics: Metrics | None = None) -> None:
         """`url`: postgresql://user:password@host:port/database. `pool`: connections kept and at most opened."""
         self._seconds: Histogram | None = None
+        self._away: Counter | None = None
         if metrics is not None:
             self._seconds = metrics.histogram(
                 "store_transaction_seconds", "Time a named store transaction held its connection.", ["name"]
             )
+            self._away = metrics.counter("store_unavailable", "Transactions that found no database, or lost it.")
         self._engine = create_async_engine(
             make_url(url).set(drivername="postgresql+asyncpg"),
             pool_size=pool,
@@ -80,21 +82,21 @@ class Store:
     @asynccontextmanager
     async def begin(self, name: str) -> AsyncIterator[AsyncConnection]:
         """A read-committed transaction that commits when the block ends; `name` ("imap.store_flags") feeds metrics."""
-        with _Named(name, self._seconds):
+        with _Named(name, self._seconds, self._away):
             async with self._engine.begin() as conn:
                 yield conn
 
     @asynccontextmanager
     async def read(self, name: str) -> AsyncIterator[AsyncConnection]:
         """One unchanging picture of the store for several statements: REPEATABLE READ, read only."""
-        with _Named(name, self._seconds):
+        with _Named(name, self._seconds, self._away):
             async with self._snapshot.begin() as conn:
                 yield conn
 
     @asynccontextmanager
     async def query(self, name: str) -> AsyncIterator[AsyncConnection]:
         """Autocommit: for single statements, which need no BEGIN and COMMIT around them."""
-        with _Named(name, self._seconds):
+        with _Named(name, self._seconds, self._away):
             async with self._autocommit.connect() as conn:
                 yield conn
 
@@ -104,7 +106,7 @@ class Store:
 
         From a pool of its own: a connection out of the other one costs more than most statements.
         """
-        with _Named(name, self._seconds):
+        with _Named(name, self._seconds, self._away):
             async with self._opening:
                 if self._drivers is None:
                     self._drivers = await asyncpg.create_pool(
@@ -131,11 +133,11 @@ _CHECK = text("SELECT version_num FROM alembic_version")
 class _Named:
     """Times a block under its name and turns what means "no database" into `StoreUnavailable`."""
 
-    __slots__ = ("_name", "_seconds", "_start")
+    __slots__ = ("_away", "_name", "_seconds", "_start")
 
-    def __init__(self, name: str, seconds: Histogram | None) -> None:
+    def __init__(self, name: str, seconds: Histogram | None, away: Counter | None) -> None:
         self._name = name
-        self._seconds = seconds
+        self._seconds, self._away = seconds, away
 
     def __enter__(self) -> None:
         self._start = perf_counter()
@@ -144,4 +146,6 @@ class _Named:
         if self._seconds is not None:
             self._seconds.labels(self._name).observe(perf_counter() - self._start)
         if error is not None and _is_unavailable(error):
+            if self._away is not None:
+                self._away.inc()
             raise StoreUnavailable(str(error).splitlines()[0] if str(error) else repr(error)) from error

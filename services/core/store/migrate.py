@@ -1,6 +1,8 @@
 """Bring the schema to the newest revision: `python -m services.core.store.migrate`, a Job before the pods.
 
 Revisions only expand what the running version uses, so version N and N-1 run together; a later revision contracts.
+With `--wait` nothing is changed: it returns once the schema is no older than this version, which is what a pod's init
+container waits for.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.core.settings import load
-from services.core.store.engine import Store
+from services.core.store.engine import Store, StoreUnavailable
+from services.core.telemetry import configure_logs
 
 _LOCK = text("SELECT pg_advisory_lock(7233920101)")  # two Jobs at once: the second finds nothing left to do
 _PRESENT = text("SELECT version_num FROM alembic_version")
+_LOOK_S = 2.0
 _LIMITS = text("SET lock_timeout = '4s'")  # rather fail than queue every reader behind a table lock
 
 
@@ -83,5 +87,45 @@ def main(url: str) -> int:
     return 0
 
 
+def lacks(version: str) -> str:
+    """Why a schema at `version` cannot serve this version of Posta; empty when it can.
+
+    A revision that is not known here is newer: the version after this one has migrated already.
+    """
+    scripts = ScriptDirectory.from_config(config())
+    head = scripts.get_current_head()
+    older = {script.revision for script in scripts.walk_revisions()} - {head}
+    return f"the schema is at {version}, {head} is needed" if version in older else ""
+
+
+async def wait(url: str) -> None:
+    """Return once the schema at `url` is no older than this version needs; logs one line for each reason to wait."""
+    log, said = configure_logs("schema"), ""
+    store = Store(url, pool=1)
+    try:
+        while reason := await _reason(store):
+            if reason != said:
+                log.warning("waiting", dependency="schema", reason=reason)
+                said = reason
+            await asyncio.sleep(_LOOK_S)
+    finally:
+        await store.close()
+
+
+async def _reason(store: Store) -> str:
+    try:
+        present, _ = await revisions(store)
+    except StoreUnavailable as error:
+        return str(error)
+    except DBAPIError:
+        return "no schema yet"
+    return lacks(present)
+
+
 if __name__ == "__main__":
-    sys.exit(main(load().database.url))
+    database = load().database
+    url = database.direct_url or database.url
+    if "--wait" in sys.argv[1:]:
+        asyncio.run(wait(url))
+    else:
+        sys.exit(main(url))

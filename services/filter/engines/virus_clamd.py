@@ -25,9 +25,13 @@ def engine(settings: Filter) -> Engine | None:
     """The engine, if a daemon is configured."""
     if not settings.clamd:
         return None
-    daemons = [endpoint(word, _DEFAULT_PORT, "POSTA_FILTER_CLAMD") for word in settings.clamd]
-    clamd = Clamd(daemons, settings.engine_deadline_s)
+    clamd = Clamd(daemons(settings), settings.engine_deadline_s)
     return Engine(NAME, Stage.CONTENT, settings.engine_deadline_s, clamd.examine)
+
+
+def daemons(settings: Filter) -> list[Endpoint]:
+    """Where each daemon is."""
+    return [endpoint(word, _DEFAULT_PORT, "POSTA_FILTER_CLAMD") for word in settings.clamd]
 
 
 class Clamd:

@@ -18,7 +18,7 @@ from tests.flow.clients import inbox, message_id
 from tests.flow.faults.world import FAR, NOBODY, Books, FarServer, Sender, left, reports
 from tests.flow.test_kill import streamed
 
-KILLS = int(os.environ.get("POSTA_SOAK_KILLS", "20"))
+KILLS = int(os.environ.get("POSTA_SOAK_KILLS", "8"))
 SEED = int(os.environ.get("POSTA_SOAK_SEED", "20261125"))
 LONG = "POSTA_SOAK_KILLS" in os.environ
 VICTIMS = ("submission", "mxrouter", "filter", "delivery", "nats", "postgres")

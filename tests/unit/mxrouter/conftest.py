@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from tests.unit.mxrouter.house import House
 
 from services.core.store.engine import Store
 from services.dev.dns import Zones, serve
 from tests.unit.core.conftest import bus, mortal_nats, nats_server
+from tests.unit.mxrouter.house import House
 from tests.unit.mxrouter.world import World
 
 __all__ = ["bus", "mortal_nats", "nats_server"]

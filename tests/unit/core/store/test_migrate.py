@@ -1,10 +1,17 @@
-"""What a migration Job says, and with which exit code."""
+"""What a migration Job says, with which exit code, which schemas a version can serve, and that a pod waits for one."""
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
-from services.core.store.migrate import main
+import asyncpg
+import pytest
+from alembic.script import ScriptDirectory
+
+from services.core.store.migrate import config, lacks, main, migrate, wait
+
+SCRIPTS = ScriptDirectory.from_config(config())
+HEAD = str(SCRIPTS.get_current_head())
 
 
 def test_a_database_that_is_up_to_date_is_left_as_it_is(postgres_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,3 +44,27 @@ def test_a_wrong_password_is_one_line(postgres_url: str, capsys: pytest.CaptureF
 
     assert main(wrong) == 1
     assert capsys.readouterr().err.endswith('password authentication failed for user "posta"\n')
+
+
+def test_the_newest_schema_and_one_that_is_newer_still_will_do() -> None:
+    assert lacks(HEAD) == ""
+    assert lacks("a revision of the next version") == ""
+
+
+def test_every_older_schema_lacks_something() -> None:
+    for script in SCRIPTS.walk_revisions():
+        assert bool(lacks(script.revision)) == (script.revision != HEAD)
+
+
+async def test_a_pod_waits_until_the_schema_is_there(postgres_server: str) -> None:
+    url = postgres_server.rsplit("/", 1)[0] + "/waits_for_its_schema"
+    conn = await asyncpg.connect(postgres_server)
+    await conn.execute("CREATE DATABASE waits_for_its_schema")
+    try:
+        waiting = asyncio.create_task(wait(url))
+        await asyncio.sleep(0)
+        await migrate(url)
+        await waiting
+    finally:
+        await conn.execute("DROP DATABASE waits_for_its_schema WITH (FORCE)")
+        await conn.close()

@@ -1,0 +1,131 @@
+"""What an operator declares, as a value: domains, accounts, aliases and DKIM keys from YAML or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from services.core import address as addresses
+from services.core import size
+
+
+class BadDeclaration(ValueError):
+    """One line for an operator: where in the document, and what was expected there."""
+
+
+def _domain(value: object) -> object:
+    return addresses.domain(value) if isinstance(value, str) else value
+
+
+def _account(value: object) -> object:
+    return addresses.parse(value).key if isinstance(value, str) else value
+
+
+def _alias(value: object) -> object:
+    if isinstance(value, str) and value.startswith("@"):
+        return "@" + addresses.domain(value[1:])
+    return _account(value)
+
+
+def _octets(value: object) -> object:
+    return value if isinstance(value, int) else size.octets(str(value))
+
+
+class _Part(BaseModel):
+    # Input is hidden because pydantic would otherwise print a password in its message.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Account(_Part):
+    """A mailbox. What is None is not declared and left as it is."""
+
+    address: Annotated[str, BeforeValidator(_account)]
+    name: str | None = None
+    quota: Annotated[int | Literal["kept"] | None, BeforeValidator(_octets)] = Field(
+        default="kept", validate_default=False
+    )
+    suspended: bool | None = None
+    password: SecretStr | None = None
+    password_file: Path | None = Field(default=None, alias="passwordFile")
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Account:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("password and passwordFile exclude each other")
+        return self
+
+    def secret(self) -> str | None:
+        """The password that is declared. Raises BadDeclaration when its file cannot be read."""
+        if self.password_file is None:
+            return None if self.password is None else self.password.get_secret_value()
+        try:
+            return self.password_file.read_text("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadDeclaration(f"password of {self.address}: {error}") from None
+
+
+class Alias(_Part):
+    """A further address, a list, a forward, or with "@domain" that domain's catch-all."""
+
+    address: Annotated[str, BeforeValidator(_alias)]
+    targets: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class DkimKey(_Part):
+    """The private key that a domain's mail is signed with under a selector, once it is activated."""
+
+    domain: Annotated[str, BeforeValidator(_domain)]
+    selector: str
+    key_file: Path = Field(alias="keyFile")
+
+    def pem(self) -> str:
+        """The key. Raises BadDeclaration when its file cannot be read."""
+        try:
+            return self.key_file.read_text("ascii")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadDeclaration(f"key {self.selector} of {self.domain}: {error}") from None
+
+
+class Declaration(_Part):
+    """All that is declared."""
+
+    domains: tuple[Annotated[str, BeforeValidator(_domain)], ...] = ()
+    accounts: tuple[Account, ...] = ()
+    aliases: tuple[Alias, ...] = ()
+    dkim: tuple[DkimKey, ...] = ()
+
+    @model_validator(mode="after")
+    def _once(self) -> Declaration:
+        for what, names in (
+            ("account", [account.address for account in self.accounts]),
+            ("alias", [alias.address for alias in self.aliases]),
+        ):
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"{what} {twice} is declared twice")
+        return self
+
+
+def read(text: str) -> Declaration:
+    """The declaration in YAML or JSON, or under its `provision` as in the chart's values. Raises BadDeclaration."""
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadDeclaration(f"expected YAML or JSON: {' '.join(str(error).split())}") from None
+    if isinstance(tree, dict) and isinstance(tree.get("provision"), dict):
+        tree = tree["provision"]
+    try:
+        return Declaration.model_validate(tree or {})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "document"
+        raise BadDeclaration(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def write(domains: Sequence[str], accounts: Sequence[dict[str, object]], aliases: Sequence[dict[str, object]]) -> str:
+    """The same as YAML that `read` reads, and that `helm install --values` takes."""
+    tree = {"provision": {"domains": list(domains), "accounts": list(accounts), "aliases": list(aliases)}}
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
