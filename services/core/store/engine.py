@@ -38,7 +38,9 @@ def _is_unavailable(error: BaseException) -> bool:
         )
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "").startswith(_UNAVAILABLE)
-    return isinstance(error, OSError | PoolTimeout | asyncpg.InterfaceError | TimeoutError)
+    return isinstance(
+        error, OSError | PoolTimeout | asyncpg.InterfaceError | asyncpg.InternalClientError | TimeoutError
+    )
 
 
 Connection: TypeAlias = AsyncConnection  # for those outside this room who pass one on
@@ -113,7 +115,12 @@ class Store:
                         self._url, min_size=1, max_size=self._size, timeout=5, server_settings=_SETTINGS, reset=_keep
                     )
             async with self._drivers.acquire(timeout=20) as conn:
-                yield conn
+                try:
+                    yield conn
+                except asyncpg.InternalClientError:
+                    # The server's farewell met a statement on its way: the connection is of no use to the next one.
+                    conn.terminate()
+                    raise
 
     async def check(self) -> None:
         """Return if Postgres answers and its schema is there; else raise `StoreUnavailable`. For readiness."""

@@ -7,7 +7,9 @@ import sys
 
 from services.core.bus import Bus
 from services.core.directory import Directory
+from services.core.dns import Dns
 from services.core.intake import Intake
+from services.core.settings import LOOPBACK
 from services.core.smtp.options import Options
 from services.core.smtp.server import serve
 from services.core.spool import Spool
@@ -15,6 +17,7 @@ from services.core.store.engine import Store
 from services.core.store.quarantine import Held
 from services.core.telemetry import Metrics, configure_logs
 from services.mxrouter.listener import Door
+from services.mxrouter.policy import Rules
 
 
 class Dying(Spool):
@@ -33,7 +36,8 @@ async def main(database_url: str, nats_url: str) -> None:
     intake = Intake(
         Dying(store, bus, log), bus, directory, log, Metrics("dying"), door="mx", host="mx.posta.test", deadline_s=10
     )
-    server = await serve(Door(intake), Options(hostname="mx.posta.test"), log=log)
+    door = Door(intake, Dns(), host="mx.posta.test", rules=Rules(), exempt=LOOPBACK)
+    server = await serve(door, Options(hostname="mx.posta.test"), log=log)
     sys.stdout.write(f"{server.addresses[0].port}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
