@@ -148,12 +148,24 @@ def drop(platform: Any, user: Any) -> poplib.POP3_SSL:
 
 
 def inbox(platform: Any, user: Any) -> list[bytes]:
-    """Every message of the INBOX, by POP."""
-    pop = drop(platform, user)
+    """Every message of the INBOX, by POP. Told to come back, as after a restart of Postgres, it does."""
+    found: tuple[list[bytes]] = platform.eventually(f"{user.address} can be read", lambda: _inbox(platform, user))
+    return found[0]
+
+
+def _inbox(platform: Any, user: Any) -> tuple[list[bytes]] | None:
     try:
-        return [b"\r\n".join(pop.retr(n)[1]) + b"\r\n" for n in range(1, pop.stat()[0] + 1)]
-    finally:
-        pop.quit()
+        pop = drop(platform, user)
+        try:
+            return ([b"\r\n".join(pop.retr(n)[1]) + b"\r\n" for n in range(1, pop.stat()[0] + 1)],)
+        finally:
+            pop.quit()
+    except poplib.error_proto as error:
+        if b"[SYS/TEMP]" not in error.args[0]:
+            raise
+    except OSError:
+        pass  # nobody listens for the moment
+    return None
 
 
 def arrived(platform: Any, user: Any, words: bytes | str, timeout_s: float = ARRIVAL_S) -> bytes:

@@ -157,6 +157,7 @@ def test_existing_servers_take_the_place_of_the_embedded_ones(small: Any, new_pl
     given = {
         "POSTA_DATABASE_URL": small.state["urls"]["database"].rpartition("/")[0] + "/elsewhere",
         "POSTA_NATS_URL": small.state["urls"]["nats"],
+        "POSTA_DNS_SERVERS": f"127.0.0.1:{small.facts('dns')['ports']['dns']}",
     }
     guest = new_platform(given)
 
