@@ -59,7 +59,7 @@ def _posta(folder: Path, base: int) -> Iterator[Path]:
         command = (sys.executable, "-m", "services.dev", *words)
         return subprocess.run(command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
 
-    posta("up", "--detach")
+    posta("up", "--detach", "--without-engines")  # the rival has none
     try:
         state = json.loads(posta("status", "--json"))
         asyncio.run(_make_users(state["urls"]["database"]))
