@@ -1,63 +1,50 @@
-"""One platform of pods for all tests of this folder."""
+"""One install of the chart, as pods, for all tests of this folder."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from functools import partial
+from typing import Any
 
+import helm_python
 import pytest
 
-from services.core.tls import ensure_dev_certificate
-from tests.containers.pods import DOMAIN, SERVICES, USER, Platform, doors, eventually, podman
+from tests.chart.conftest import CHART, Rendered
+from tests.containers.pods import DOMAIN, Platform
+
+# How somebody would install it who has these images, and no load balancer: Services have the ports of their pods.
+VALUES: dict[str, Any] = {
+    "domain": DOMAIN,
+    "hostname": "localhost",
+    "image": {"registry": "localhost/", "tag": "test", "pullPolicy": "Never"},
+    "postgres": {"image": "localhost/posta-test/postgres"},
+    "nats": {"image": "localhost/posta-test/nats"},
+    "exposure": {"type": "ClusterIP"},
+    "defaults": {"replicas": 1, "graceSeconds": 3},
+    "services": {
+        "submission": {"ports": {"submission": 2587, "submissions": 2465}},
+        "mx": {"ports": {"smtp": 2525}},
+        "imap": {"replicas": 2, "graceSeconds": 3, "ports": {"imap": 2143, "imaps": 2993}},
+        "pop": {"ports": {"pop3": 2110, "pop3s": 2995}},
+        "sync": {"ports": {"http": 2080, "https": 2443}},
+    },
+    # Spam is for a person to look at, so `helm test` finds it in quarantine.
+    "settings": {"filter": {"hold_score": 8}},
+}
 
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """Postgres, NATS, the migration, and a pod of every service; ready, with the domain posta.test."""
+    """The chart's Postgres, NATS and Jobs, and the pods of every service, two of imap; ready."""
     assert shutil.which("podman"), "run this as `make test-containers`"
-    folder = tmp_path_factory.mktemp("tls")
-    tls = ensure_dev_certificate(folder, ["localhost"])
-    for path in folder.iterdir():
-        # As a mounted secret is: the service's own, and nobody else's.
-        os.chown(path, USER, USER)
-    os.chown(folder, USER, USER)
-    platform = Platform(f"posta-{secrets.token_hex(3)}", tls)
-    podman("network", "create", platform.network)
+    release = f"posta-{secrets.token_hex(3)}"
+    with helm_python.Chart.load(CHART) as chart:
+        chart.validate_schema(VALUES)
+        rendered = Rendered(chart.render(VALUES, name=release, namespace="mail", is_install=True, revision=1))
+    platform = Platform(release, rendered, tmp_path_factory.mktemp("volumes"))
     try:
-        _start(platform)
+        platform.install()
         yield platform
     finally:
         platform.down()
-
-
-def _start(platform: Platform) -> None:
-    password = secrets.token_urlsafe(16)
-    postgres, nats = platform.host("postgres"), platform.host("nats")
-    told = {"POSTGRES_USER": "posta", "POSTGRES_PASSWORD": password, "POSTGRES_DB": "posta"}
-    platform.play(
-        platform.pod("postgres", "posta-test/postgres", env=[{"name": k, "value": v} for k, v in told.items()]),
-        platform.pod("nats", "posta-test/nats", args=["-js", "-sd", "/data/jetstream"]),
-    )
-    platform.env = {
-        "POSTA_HOSTNAME": "localhost",
-        "POSTA_GRACE_S": "3",
-        "POSTA_DATABASE_URL": f"postgresql://posta:{password}@{postgres}:5432/posta",
-        "POSTA_NATS_URL": f"nats://{nats}:4222",
-        "POSTA_TLS_CERT": "/etc/posta/tls/cert.pem",
-        "POSTA_TLS_KEY": "/etc/posta/tls/key.pem",
-        "POSTA_SYNC_ADMIN_TOKEN": platform.token,
-    }
-    said = partial(platform.log, "postgres")
-    eventually("postgres answers", lambda: "ready to accept" in said(), last_words=said)
-    # What the migration Job runs, in the image of any service.
-    migration = platform.service("migrate", image="delivery", args=["services.core.store.migrate"])
-    migration["spec"]["restartPolicy"] = "Never"
-    platform.play(migration)
-    assert podman("wait", platform.container("migrate")).stdout.strip() == "0", platform.log("migrate")
-    platform.play(*(platform.service(name, ports) for name, ports in doors().items()))
-    for name in SERVICES:
-        platform.until_ready(name)
-    platform.admin("domains", {"domain": DOMAIN})

@@ -1,7 +1,7 @@
-"""The platform as a cluster runs it: one pod per service, played by podman from Kubernetes manifests.
+"""The platform as a cluster runs it: the pods that the chart renders, played by podman.
 
-`make test-containers` prepares what this needs. Pods are on a bridge network and find each other by its DNS; doors are
-published on 127.0.0.1. Every service has a read-only root, without even a /tmp, and no capability.
+`make test-containers` prepares what this needs. Pods are on a bridge network and find each other by its DNS; their
+ports are published on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -9,33 +9,28 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import time
-import tomllib
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
-from services.core.tls import DevCertificate
+from tests.chart.conftest import CHART, Rendered
+from tests.containers.kubelet import Kubelet, Pod
 
 REPO = Path(__file__).resolve().parents[2]
-# What runs and is ready; `admin` is verbs that end, and `dev` has no image.
+# What has an image and is ready once it runs; `admin` is verbs that end, and `dev` has no image.
 SERVICES = sorted({p.parent.name for p in REPO.glob("services/*/__main__.py")} - {"admin", "dev"})
+# What the chart makes a Deployment of.
+DEPLOYMENTS = sorted(yaml.safe_load((CHART / "values.yaml").read_text())["services"])
 DOMAIN = "posta.test"
-USER = 10001
 HEALTH = 9090
 PODMAN_ENV = {**os.environ, "CONTAINERS_CONF": str(Path(__file__).parent / "containers.conf")}
-LOCKED_DOWN = {
-    "readOnlyRootFilesystem": True,
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-}
 
 
 class User(NamedTuple):
@@ -66,83 +61,94 @@ def eventually(
     return pytest.fail(f"not within {timeout_s:g} s: {what}\n{last_words()}")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
 class Platform:
-    """A running platform: its doors as they are seen from outside, and the verbs a test needs."""
+    """A release: its pods as they are seen from outside, and the verbs a test needs."""
 
-    network: str
-    tls: DevCertificate
-    env: dict[str, str] = field(default_factory=dict)
-    ports: dict[tuple[str, int], int] = field(default_factory=dict)
-    """(service, port inside) -> port on 127.0.0.1."""
-    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    def __init__(self, release: str, rendered: Rendered, folder: Path) -> None:
+        self.release, self._rendered = release, rendered
+        self._kubelet = Kubelet(rendered, folder)
+        self._pods: dict[str, Pod] = {}
+        self.ca = folder / "ca.crt"
+        self.ca.write_bytes(self._kubelet.secret(f"{release}-tls")["ca.crt"])
+        self.token = self._kubelet.secret(f"{release}-generated")["admin-token"].decode()
 
-    def pod(self, name: str, image: str, ports: tuple[int, ...] = (), **container: Any) -> dict[str, Any]:
-        """A manifest; `container` is what its only container has besides."""
-        for port in ports:
-            self.ports[name, port] = free_port()
-        published = [
-            {"containerPort": port, "hostPort": self.ports[name, port], "hostIP": "127.0.0.1"} for port in ports
-        ]
-        main = {"name": "main", "image": f"localhost/{image}", "imagePullPolicy": "Never", "ports": published}
-        return {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": self.host(name)},
-            "spec": {
-                "containers": [main | container],
-                "volumes": [{"name": "tls", "hostPath": {"path": str(self.tls.cert.parent), "type": "Directory"}}],
-            },
-        }
+    def install(self) -> None:
+        """As `helm install` does, up to pods that are ready. Nothing waits for anything but as the chart says."""
+        podman("network", "create", self.release)
+        for name in self._named("StatefulSet"):
+            self.play("StatefulSet", name)
+        self.complete("migrate")
+        for name in self._named("Deployment"):
+            self.play("Deployment", name)
+        for name in self._pods:
+            if name not in self._named("StatefulSet", "-0"):
+                self.until_ready(name)
+        self.complete("provision")
 
-    def service(self, name: str, ports: tuple[int, ...] = (), **container: Any) -> dict[str, Any]:
-        """The pod of one of our services."""
-        return self.pod(
-            name,
-            f"posta/{container.pop('image', name)}:test",
-            ports,
-            env=[{"name": key, "value": value} for key, value in self.env.items()],
-            volumeMounts=[{"name": "tls", "mountPath": "/etc/posta/tls", "readOnly": True}],
-            securityContext=LOCKED_DOWN,
-            **container,
-        )
+    def _named(self, kind: str, end: str = "") -> list[str]:
+        return [f"{name.removeprefix(self.release + '-')}{end}" for name in self._rendered.kind(kind)]
 
-    def host(self, name: str) -> str:
-        """The name by which pods find each other, and podman them."""
-        return f"{self.network}-{name}"
+    def play(self, kind: str, name: str) -> None:
+        """Start the pods of one of the chart's objects."""
+        for pod in self._kubelet.pods(kind, f"{self.release}-{name}"):
+            for first in pod.before:
+                code, said = self._ended(first)
+                assert code == 0, f"{first.name}: {said}"
+            self._start(pod)
+            self._pods[pod.name.removeprefix(f"{self.release}-")] = pod
 
-    def container(self, name: str) -> str:
-        return f"{self.host(name)}-main"
+    def run(self, kind: str, name: str) -> tuple[int, str]:
+        """The exit code of the pod of an object that ends by itself, and what it said."""
+        (pod,) = self._kubelet.pods(kind, f"{self.release}-{name}")
+        for each in (*pod.before, pod):
+            code, said = self._ended(each)
+            if code:
+                break
+        return code, said
 
-    def play(self, *pods: dict[str, Any]) -> None:
-        """Start the pods."""
-        # JSON is YAML; the documents of a file are split by dashes.
-        manifest = "\n---\n".join(map(json.dumps, pods))
-        podman("kube", "play", "--network", self.network, "-", stdin=manifest)
+    def _start(self, pod: Pod) -> None:
+        network = ",".join((f"{self.release}:alias={pod.name}", *(f"alias={each}" for each in pod.aliases)))
+        # JSON is YAML.
+        podman("kube", "play", "--network", network, "-", stdin=json.dumps(pod.manifest))
 
-    def port(self, name: str, inside: int) -> int:
-        return self.ports[name, inside]
+    def _ended(self, pod: Pod) -> tuple[int, str]:
+        self._start(pod)
+        code = int(podman("wait", pod.container).stdout)
+        logs = podman("logs", pod.container)
+        podman("pod", "rm", "--force", pod.name)
+        return code, logs.stdout + logs.stderr
 
-    def says(self, name: str, inside: int, path: str) -> str:
+    def complete(self, job: str) -> None:
+        """Run a Job, again where it fails, as its backoffLimit allows."""
+        name = next(each for each in self._named("Job") if each.startswith(job))
+        limit = self._rendered.kind("Job")[f"{self.release}-{name}"]["spec"]["backoffLimit"]
+        for _ in range(limit):
+            code, said = self.run("Job", name)
+            if code == 0:
+                return
+        pytest.fail(f"{name} failed {limit} times: {said}")
+
+    def port(self, pod: str, inside: int) -> int:
+        """Where a pod's port is on 127.0.0.1; the first pod's, where it is named by its Deployment."""
+        return self._pod(pod).ports[inside]
+
+    def _pod(self, name: str) -> Pod:
+        return self._pods.get(name) or self._pods[f"{name}-0"]
+
+    def says(self, pod: str, inside: int, path: str) -> str:
         """What a page says; empty where it is refused or nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port(name, inside)}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port(pod, inside)}{path}", timeout=5) as answer:
                 return str(answer.read().decode())
         except OSError:
             return ""
 
-    def until_ready(self, name: str) -> None:
-        """Wait until a service says that it is ready."""
-        ready = partial(self.says, name, HEALTH, "/readyz")
-        eventually(f"{name} is ready", ready, last_words=partial(self.log, name))
+    def until_ready(self, pod: str) -> None:
+        """Wait until a pod says that it is ready."""
+        ready = partial(self.says, pod, HEALTH, "/readyz")
+        eventually(f"{pod} is ready", ready, last_words=partial(self.log, pod))
 
-    def admin(self, path: str, what: dict[str, str]) -> None:
+    def admin(self, path: str, what: Mapping[str, str]) -> None:
         """POST to the admin API."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port('sync', 2080)}/api/v1/{path}",
@@ -158,24 +164,18 @@ class Platform:
         self.admin("accounts", {"address": user.address, "password": user.password})
         return user
 
-    def state(self, name: str) -> dict[str, Any]:
-        """podman's word on a container."""
-        found: dict[str, Any] = json.loads(podman("inspect", self.container(name)).stdout)[0]["State"]
+    def state(self, pod: str) -> dict[str, Any]:
+        """podman's word on a pod's container."""
+        found: dict[str, Any] = json.loads(podman("inspect", self._pod(pod).container).stdout)[0]["State"]
         return found
 
-    def log(self, name: str) -> str:
-        """The end of what a container has logged."""
-        done = podman("logs", "--tail", "30", self.container(name), must=False)
+    def log(self, pod: str) -> str:
+        """The end of what a pod has logged."""
+        done = podman("logs", "--tail", "30", self._pod(pod).container, must=False)
         return done.stdout + done.stderr
 
     def down(self) -> None:
         """Remove every pod and the network."""
-        pods = podman("pod", "ls", "--noheading", "--filter", f"name=^{self.network}-", "--format", "{{.Name}}")
+        pods = podman("pod", "ls", "--noheading", "--filter", f"name=^{self.release}-", "--format", "{{.Name}}")
         podman("pod", "rm", "--force", "--time", "0", *pods.stdout.split(), must=False)
-        podman("network", "rm", "--force", self.network, must=False)
-
-
-def doors() -> dict[str, tuple[int, ...]]:
-    """The ports on which an image of each service listens, by its own settings file."""
-    told = tomllib.loads((REPO / "docker/posta.toml").read_text())
-    return {name: (*told.get(name, {}).values(), HEALTH) for name in SERVICES}
+        podman("network", "rm", "--force", self.release, must=False)
