@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from services.admin.canary import Canary
-from services.admin.clients import Failed, Way
+from services.admin.clients import Api, Failed, Way
 from services.admin.declared import BadDeclaration, Declaration, read
 from services.admin.journey import Journey
 from services.admin.mailbox import give_up, take
@@ -45,8 +45,9 @@ async def journey(settings: Settings, store: Store, bus: Bus) -> None:
     login = settings.probe.address, secrets.token_urlsafe(24)
     await take(store, bus, login)
     try:
-        way = Way.of(settings.probe, settings.hostname)
-        await asyncio.to_thread(Journey(settings.probe, way, login, print).run)
+        way, token = Way.of(settings.probe, settings.hostname), settings.sync.admin_token
+        api = Api(way, settings.probe.admin, token.get_secret_value()) if settings.probe.admin and token else None
+        await asyncio.to_thread(Journey(settings.probe, way, login, api, print).run)
     finally:
         await give_up(store, bus, login[0])
 

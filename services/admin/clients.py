@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import imaplib
 import poplib
 import smtplib
@@ -62,6 +63,29 @@ class Way:
     def seen_as(self, sock: socket.socket) -> str:
         """The address that the far side must record for this connection."""
         return STAND_IN if self.proxy else str(sock.getsockname()[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The admin API behind the door `host:port`, under TLS."""
+
+    way: Way
+    door: str
+    token: str
+
+    def ask(self, verb: str, path: str) -> tuple[int, str]:
+        """Status and body of one request. Raises `Failed` where nobody answers."""
+        try:
+            client = http.client.HTTPConnection("door", timeout=self.way.timeout_s)
+            client.sock = self.way.secured(*ends(self.door))
+            try:
+                client.request(verb, path, headers={"Authorization": f"Bearer {self.token}"})
+                answer = client.getresponse()
+                return answer.status, answer.read().decode("utf-8", "replace")
+            finally:
+                client.close()
+        except (http.client.HTTPException, OSError) as error:
+            raise Failed(f"the admin API at {self.door}: {error}") from None
 
 
 class _Smtp(smtplib.SMTP):

@@ -287,6 +287,8 @@ class Probe(_Group):
     imap: str = ""
     pop: str = ""
     mx: str = ""
+    admin: str = ""
+    """The admin API, under TLS; it is told `sync.admin_token`."""
     ca: Path | None = None
     """Authorities that may have signed the doors' certificate; none: those of the machine."""
     proxy: bool = False

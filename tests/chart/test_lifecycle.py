@@ -80,7 +80,21 @@ def test_helm_test_is_the_journey_of_a_message(install: Rendered) -> None:
     probe = settings({**told, "POSTA_DATABASE_URL": "x"}).probe
     assert probe.submission == "posta-submission:465"
     assert probe.imap == "posta-imap-pods:2993"
+    # Where it can look into quarantine it has the token to do so.
+    has_token = any(each["name"] == "POSTA_SYNC_ADMIN_TOKEN" for each in container["env"])
+    assert (probe.admin == "posta-sync:443") == has_token
     assert install.kind("Service")["posta-imap-pods"]["spec"]["clusterIP"] == "None"
+
+
+def test_helm_test_looks_into_quarantine_where_it_can(rendered: dict[str, Rendered]) -> None:
+    found = {}
+    for name, install in rendered.items():
+        env = install.kind("Pod")["posta-test"]["spec"]["containers"][0]["env"]
+        found[name] = any(each["name"] == "POSTA_PROBE_ADMIN" for each in env)
+    # No sync service; and one that takes another PROXY header than the other doors.
+    assert {name for name, looks in found.items() if not looks} == {"some", "proxied"}
+    canary = rendered["everything"].kind("Deployment")["posta-canary"]["spec"]["template"]["spec"]["containers"][0]
+    assert not any("ADMIN" in each["name"] for each in canary["env"])
 
 
 def test_the_probe_is_given_the_authority_and_not_the_key(rendered: dict[str, Rendered]) -> None:

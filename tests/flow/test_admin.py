@@ -45,6 +45,7 @@ def test_the_journey_of_helm_test(platform: Platform) -> None:
         "IMAP shows it",
         "POP shows it",
         "EICAR is refused",
+        "GTUBE is in Junk",
         "the MX does not relay",
         "a flag is seen in another session on 127.0.0.1",
     ]

@@ -12,6 +12,7 @@ import pytest
 
 from tests.flow.clients import arrived, inbox, letter, message_id, submit, swaks
 from tests.flow.conftest import User
+from tests.flow.test_admin import admin
 from tests.flow.test_notices import notice, status
 from tests.flow.test_verdicts import EICAR, GTUBE, with_attachment
 
@@ -112,6 +113,23 @@ def test_a_login_is_refused_with_the_id_and_the_postmaster_releases(holding: Any
     assert arrived(holding, carol, "X-Posta-Released").endswith(message)
     assert "was settled before" in holding.posta("quarantine", "release", found[2])
     assert holding.try_posta("quarantine", "release", "01ky0000000000000000000000").returncode == 1
+
+
+def test_helm_test_finds_its_spam_in_quarantine(holding: Any) -> None:
+    told = {
+        "POSTA_PROBE_ADMIN": f"localhost:{holding.ports['https']}",
+        "POSTA_SYNC_ADMIN_TOKEN": holding.admin_token,
+    }
+    refused = admin(holding, "journey", **told)
+    assert refused.returncode == 0, refused.stdout + refused.stderr
+    assert re.search(r"^GTUBE is held for review: 550 .*, id \w{26}$", refused.stdout, re.MULTILINE)
+    accepted = admin(holding, "journey", POSTA_PROBE_ADDRESS="probe@kind.test", **told)
+    assert accepted.returncode == 0, accepted.stdout + accepted.stderr
+    assert "EICAR is held for review: 250 " in accepted.stdout
+    assert "GTUBE is in quarantine: 250 " in accepted.stdout
+    wrong = admin(holding, "journey", **told | {"POSTA_SYNC_ADMIN_TOKEN": "of somebody else"})
+    assert wrong.returncode == 1
+    assert "the admin API answers 401 for " in wrong.stderr
 
 
 def test_a_virus_is_the_postmasters_to_release(holding: Any) -> None:

@@ -1,4 +1,7 @@
-{{/* Pod spec of a program of the admin image; `verb` are its words, `probe` whether it goes through the doors. */}}
+{{/*
+Pod spec of a program of the admin image; `verb` are its words, `probe` whether it goes through the doors, `admin` whether
+the admin API is one of them.
+*/}}
 {{- define "posta.adminPod" -}}
 {{- $root := .root -}}
 {{- include "posta.podHead" (dict "root" $root) }}
@@ -17,7 +20,7 @@ containers:
     env:
       {{- include "posta.commonEnv" $root | nindent 6 }}
       {{- if .probe }}
-      {{- include "posta.probeEnv" (dict "root" $root "localPart" .localPart) | nindent 6 }}
+      {{- include "posta.probeEnv" (dict "root" $root "localPart" .localPart "admin" .admin) | nindent 6 }}
       {{- end }}
       {{- with .env }}
       {{- toYaml . | nindent 6 }}
@@ -77,6 +80,15 @@ volumes:
 {{- if hasKey $services "mx" }}
 - name: POSTA_PROBE_MX
   value: {{ printf "%s-mx:%v" $name $services.mx.ports.smtp }}
+{{- end }}
+{{- /* A probe says a PROXY header to every door or to none. */}}
+{{- $alike := not (and $root.Values.proxyProtocol.probes (hasKey $services "sync") (kindIs "slice" $services.sync.proxyNetworks)) }}
+{{- if and .admin (hasKey $services "sync") $alike }}
+{{- with $services.sync.ports.https }}
+- name: POSTA_PROBE_ADMIN
+  value: {{ printf "%s-sync:%v" $name . }}
+{{ include "posta.adminToken" $root }}
+{{- end }}
 {{- end }}
 {{- if include "posta.caKey" $root }}
 - name: POSTA_PROBE_CA

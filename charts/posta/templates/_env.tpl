@@ -59,13 +59,17 @@
 {{- end }}
 {{- end }}
 
-{{/* Autoconfig must name the ports that clients see, not those the pods listen on. */}}
-{{- define "posta.syncEnv" -}}
+{{- define "posta.adminToken" -}}
 - name: POSTA_SYNC_ADMIN_TOKEN
   valueFrom:
     secretKeyRef:
       name: {{ .Values.admin.existingSecret | default (include "posta.generated" .) }}
       key: {{ empty .Values.admin.existingSecret | not | ternary .Values.admin.existingSecretKey "admin-token" }}
+{{- end }}
+
+{{/* Autoconfig must name the ports that clients see, not those the pods listen on. */}}
+{{- define "posta.syncEnv" -}}
+{{ include "posta.adminToken" . }}
 {{- $services := include "posta.services" . | fromYaml }}
 {{- range $pair := list (list "imap" "imap" "IMAP_PORT") (list "imap" "imaps" "IMAP_TLS_PORT") (list "pop" "pop3" "POP_PORT") (list "pop" "pop3s" "POP_TLS_PORT") (list "submission" "submission" "SUBMISSION_PORT") (list "submission" "submissions" "SUBMISSION_TLS_PORT") }}
 {{- $service := get $services (index $pair 0) | default dict }}
