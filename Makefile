@@ -98,14 +98,14 @@ $(STAMP):
 	@rm -f $(VENV)/.posta-*
 	@touch $@
 
-# Mail clients, engines and a Prometheus that nobody here wrote. Where they cannot be had, the tests that need them are
+# Mail clients, engines, a pooler and a Prometheus that nobody here wrote. Where they cannot be had, the tests that need them are
 # skipped, and say so.
 clients:
 	@missing=""; \
 	for each in swaks:swaks mbsync:isync fetchmail:fetchmail curl:curl opendkim:opendkim promtool:prometheus; do \
 		command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; \
 	done; \
-	for each in clamd:clamav-daemon rspamd:rspamd; do \
+	for each in clamd:clamav-daemon rspamd:rspamd pgbouncer:pgbouncer; do \
 		PATH="$$PATH:/usr/sbin" command -v $${each%%:*} >/dev/null || missing="$$missing $${each##*:}"; \
 	done; \
 	perl -MNet::SSLeay -e 1 2>/dev/null || missing="$$missing libnet-ssleay-perl"; \

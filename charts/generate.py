@@ -98,8 +98,8 @@ def _comment(lines: list[str], line: int) -> tuple[str, dict[str, str]]:
         found.insert(0, above.strip().lstrip("# "))
         line -= 1
     text = " ".join(found)
-    marks = dict(re.findall(r"@(\w+)(?: ([\w|]+))?", text))
-    return re.sub(r"\s*@\w+(?: [\w]+(?:\|[\w]+)+)?", "", text).strip(), marks
+    marks = dict(re.findall(r"(?<!\S)@(\w+)(?: ([\w|]+))?", text))
+    return re.sub(r"\s*(?<!\S)@\w+(?: [\w]+(?:\|[\w]+)+)?", "", text).strip(), marks
 
 
 # ---- the schema ------------------------------------------------------------------------------------------------

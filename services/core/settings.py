@@ -13,8 +13,20 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
+
+from services.core import pooler
 
 PREFIX = "POSTA_"
 # Read by `posta up` and by `load` itself; a service that finds them in its environment has nothing to say about them.
@@ -46,6 +58,7 @@ class _Group(BaseModel):
 
 class Database(_Group):
     url: str = Field(default="", repr=False)
+    """With `?prepared_statements=off` where it leads through a pooler that carries none over."""
     direct_url: str = Field(default="", repr=False)
     """Past a pooler that shares connections between transactions, for what needs a session; empty: `url`."""
     pool: Count = 8
@@ -53,6 +66,18 @@ class Database(_Group):
     statement_timeout_s: Seconds = 60
     durable_staging: bool = False
     """True where blobs live on another Postgres than the spool: staging then commits synchronously."""
+
+    @field_validator("url", "direct_url")
+    @classmethod
+    def _holds_together(cls, url: str, known: ValidationInfo) -> str:
+        _, prepares = pooler.split(url)
+        if known.field_name == "direct_url":
+            # A session's lock taken through a pooler stays with a connection that is somebody else's next.
+            if not prepares:
+                raise ValueError("expected a way past the pooler, prepared_statements is off in it")
+            if not url and not pooler.split(known.data.get("url", ""))[1]:
+                raise ValueError("expected a way past the pooler, prepared_statements is off in url")
+        return url
 
 
 class Nats(_Group):
@@ -412,4 +437,4 @@ def _line(error: ErrorDetails, names: Mapping[tuple[str, ...], str], env: Mappin
         # A Service called posta-imap makes Kubernetes inject POSTA_IMAP_SERVICE_HOST and its kin into every pod.
         linked = (name is not None and env[name].startswith("tcp://")) or "_SERVICE_" in where
         return f"{where}: unknown key" + (" (set enableServiceLinks: false on the pod)" if linked else "")
-    return f"{where}: {error['msg'].replace('Input should be', 'expected')}"
+    return f"{where}: {error['msg'].removeprefix('Value error, ').replace('Input should be', 'expected')}"

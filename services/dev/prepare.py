@@ -29,7 +29,7 @@ async def prepare(env: Mapping[str, str], arguments: Sequence[str]) -> dict[str,
         made = {"POSTA_TLS_CERT": str(files.cert), "POSTA_TLS_KEY": str(files.key), "ca": str(files.ca)}
     if not await asyncio.to_thread(sys.stdin.readline):
         sys.exit("posta: the start was given up")
-    await migrate(env["POSTA_DATABASE_URL"])
+    await migrate(env.get("POSTA_DATABASE_DIRECT_URL") or env["POSTA_DATABASE_URL"])
     if "--demo" in arguments:
         await demo.ensure_accounts(env["POSTA_DATABASE_URL"])
     return made

@@ -57,7 +57,12 @@ INSTALLS: dict[str, Tree] = {
         "serviceAccount": {"create": False, "name": "mail"},
     },
     "dsn": {
-        "database": {"url": "postgresql://u:p@pooler:6432/posta", "directUrl": "postgresql://u:p@db:5432/posta"},
+        "database": {
+            "url": "postgresql://u:p@pooler:6432/posta?prepared_statements=off",
+            "port": 6432,
+            "directUrl": "postgresql://u:p@db:5432/posta",
+            "directPort": 5432,
+        },
         "nats": {"url": "nats://nats.bus:4222", "members": 3},
     },
     "scaled": {

@@ -118,6 +118,11 @@ def test_external_stores_are_reached_where_they_are_said_to_be(rendered: dict[st
     ]
 
 
+def test_a_pooler_and_the_way_past_it_are_both_reached(rendered: dict[str, Rendered]) -> None:
+    rules = rendered["dsn"].kind("NetworkPolicy")["posta-store"]["spec"]["egress"]
+    assert [[each["port"] for each in rule["ports"]] for rule in rules] == [[6432, 5432], [4222]]
+
+
 def test_metrics_are_for_monitoring(install: Rendered) -> None:
     for name, policy in install.kind("NetworkPolicy").items():
         for rule in policy["spec"].get("ingress", []):

@@ -131,6 +131,9 @@ def test_every_secret_that_is_read_is_made_here_or_named_by_the_operator(install
 
 
 def test_no_store_is_a_clear_error(render: Render) -> None:
+    through = {"database": {"url": "postgresql://u:p@pooler:6432/posta?prepared_statements=off"}}
+    with pytest.raises(helm_python.HelmRenderError, match=r"database\.directUrl must lead past it"):
+        render(through)
     with pytest.raises(helm_python.HelmRenderError, match="no database: set"):
         render({"postgres": {"enabled": False}})
     with pytest.raises(helm_python.HelmRenderError, match="no NATS: set"):

@@ -1,4 +1,4 @@
-{{/* A way to Postgres or NATS: this release's own pods, or the networks and port where it is found elsewhere. */}}
+{{/* A way to Postgres or NATS: this release's own pods, or the networks and ports where it is found elsewhere. */}}
 {{- define "posta.reach" -}}
 {{- if .own -}}
 - to:
@@ -9,7 +9,9 @@
     - {port: {{ eq .component "postgres" | ternary 5432 4222 }}, protocol: TCP}
 {{- else -}}
 - ports:
-    - {port: {{ .port }}, protocol: TCP}
+    {{- range .ports }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
   {{- with .networks }}
   to:
     {{- range . }}

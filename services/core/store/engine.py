@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
+from services.core import pooler
 from services.core.telemetry import Metrics
 
 
@@ -48,7 +49,13 @@ Connection: TypeAlias = AsyncConnection  # for those outside this room who pass 
 Driver: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
 # Statements are prepared once and run for ever: planning the larger ones each time costs more than running them.
-_SETTINGS = {"jit": "off", "application_name": "posta", "plan_cache_mode": "force_generic_plan"}
+_PREPARED: dict[str, Any] = {
+    "server_settings": {"jit": "off", "application_name": "posta", "plan_cache_mode": "force_generic_plan"},
+}
+# Through a pooler that carries no prepared statements over: each is sent whole and unnamed, two round trips instead of
+# one. A pooler also refuses settings that it does not know.
+_WHOLE: dict[str, Any] = {"server_settings": {"application_name": "posta"}, "statement_cache_size": 0}
+_WHOLE_IN_SQLALCHEMY = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": str}  # str() is no name
 
 
 async def _keep(_conn: object) -> None:
@@ -59,7 +66,9 @@ class Store:
     """The pool. Raises `StoreUnavailable` when Postgres is gone; a cancelled borrower's work is rolled back."""
 
     def __init__(self, url: str, pool: int = 8, metrics: Metrics | None = None) -> None:
-        """`url`: postgresql://user:password@host:port/database. `pool`: connections kept and at most opened."""
+        """`url`: postgresql://user:password@host:port/database, with `?prepared_statements=off` through a pooler that
+        carries none over. `pool`: connections kept and at most opened.
+        """
         self._seconds: Histogram | None = None
         self._away: Counter | None = None
         if metrics is not None:
@@ -67,15 +76,16 @@ class Store:
                 "store_transaction_seconds", "Time a named store transaction held its connection.", ["name"]
             )
             self._away = metrics.counter("store_unavailable", "Transactions that found no database, or lost it.")
+        self._url, prepared = pooler.split(url)
+        self._size, self._told = pool, _PREPARED if prepared else _WHOLE
         self._engine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"),
+            make_url(self._url).set(drivername="postgresql+asyncpg"),
             pool_size=pool,
             max_overflow=0,
             pool_timeout=20,
             pool_use_lifo=True,  # idle connections stay idle, so their backends can be trimmed
-            connect_args={"timeout": 5, "server_settings": _SETTINGS},
+            connect_args={"timeout": 5, **self._told, **({} if prepared else _WHOLE_IN_SQLALCHEMY)},
         )
-        self._url, self._size = url, pool
         self._drivers: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -112,7 +122,7 @@ class Store:
             async with self._opening:
                 if self._drivers is None:
                     self._drivers = await asyncpg.create_pool(
-                        self._url, min_size=1, max_size=self._size, timeout=5, server_settings=_SETTINGS, reset=_keep
+                        self._url, min_size=1, max_size=self._size, timeout=5, reset=_keep, **self._told
                     )
             async with self._drivers.acquire(timeout=20) as conn:
                 try:

@@ -120,3 +120,32 @@ def test_no_secret_is_shown() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().imap.port = 1
+
+
+@pytest.mark.parametrize(
+    ("url", "direct", "said"),
+    [
+        ("?prepared_statements=never", "", "POSTA_DATABASE_URL: prepared_statements: expected on or off"),
+        (
+            "?prepared_statements=off",
+            "",
+            "settings: database.direct_url: expected a way past the pooler, prepared_statements is off in url",
+        ),
+        (
+            "",
+            "postgresql://posta:hush@pooler/posta?prepared_statements=off",
+            "POSTA_DATABASE_DIRECT_URL: expected a way past the pooler, prepared_statements is off in it",
+        ),
+    ],
+)
+def test_a_pooler_needs_a_way_past_it(url: str, direct: str, said: str) -> None:
+    given = {"POSTA_DATABASE_URL": DATABASE["POSTA_DATABASE_URL"] + url}
+    with pytest.raises(BadSettings) as refused:
+        read(given | ({"POSTA_DATABASE_DIRECT_URL": direct} if direct else {}))
+    assert str(refused.value) == said
+
+
+def test_a_pooler_and_the_way_past_it_are_taken() -> None:
+    given = {"POSTA_DATABASE_URL": DATABASE["POSTA_DATABASE_URL"] + "?prepared_statements=off"}
+    settings = read(given | {"POSTA_DATABASE_DIRECT_URL": "postgresql://posta:hush@db/posta"})
+    assert settings.database.direct_url == "postgresql://posta:hush@db/posta"
