@@ -1,4 +1,4 @@
-"""`python -m services.admin apply [--prune] [--dry-run] [FILE] | export | canary | journey`."""
+"""`python -m services.admin apply [--prune] [--dry-run] [FILE] | export | restored | canary | journey`."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from services.core.service import Service, run
 from services.core.settings import Settings, load
 from services.core.store.accounts import AccountError
 from services.core.store.engine import Store, StoreUnavailable
+from services.core.store.restored import leave_gap
 from services.core.telemetry import configure_logs
 
 
@@ -75,6 +76,8 @@ async def _once(settings: Settings, words: argparse.Namespace, text: str) -> Non
             await apply(settings, store, bus, read(text), words.prune, words.dry_run)
         elif words.verb == "export":
             print(await exported(store), end="")
+        elif words.verb == "restored":
+            print(f"{await leave_gap(store)} accounts are ready for their clients")
         else:
             await journey(settings, store, bus)
     finally:
@@ -90,6 +93,7 @@ def _words() -> argparse.Namespace:
     applying.add_argument("--prune", action="store_true", help="take away what is not declared; mail is never deleted")
     applying.add_argument("--dry-run", action="store_true", help="only tell what would change")
     verbs.add_parser("export", help="write the directory as such a document")
+    verbs.add_parser("restored", help="after a restore to an earlier time, before the services start")
     verbs.add_parser("canary", help="mail itself for ever and show how long it takes")
     verbs.add_parser("journey", help="one message through every door, as `helm test` does")
     return parser.parse_args()
