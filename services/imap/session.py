@@ -284,8 +284,7 @@ class Session:
     async def change_flags(self, uids: Sequence[int], change: FlagChange, *, unchanged_since: int = LIMIT) -> Stored:
         """Change flags of messages of the selected folder, and tell everybody else."""
         fid = self.writable().fid
-        async with self.store.begin("imap.store_flags") as conn:
-            stored = await store_flags(conn, self.account_id, fid, uids, change, unchanged_since=unchanged_since)
+        stored = await store_flags(self.store, self.account_id, fid, uids, change, unchanged_since=unchanged_since)
         self.wake.set()
         self.told(fid, stored.cn)
         return stored

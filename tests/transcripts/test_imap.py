@@ -439,6 +439,10 @@ class Noting:
     def __init__(self, conn: Any, asked: list[str]) -> None:
         self.conn, self.asked = conn, asked
 
+    def transaction(self) -> Any:
+        self.asked += ["BEGIN", "COMMIT"]
+        return self.conn.transaction()
+
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.conn, name)
 
