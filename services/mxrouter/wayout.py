@@ -12,6 +12,7 @@ from services.contracts.v1.mail_pb2 import Ticket
 from services.core.bus import Bus, work_remote
 from services.core.directory import Directory
 from services.core.notices import Notices
+from services.core.ownmail import OwnMail
 from services.core.service import Service
 from services.core.spool import Spool
 from services.core.store.engine import Store
@@ -45,7 +46,7 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
     settler = Settler(
         store,
         bus,
-        Notices(spool, directory, service.settings.hostname),
+        Notices(OwnMail(spool, directory), service.settings.hostname),
         service.log,
         service.metrics,
         pod=pod,

@@ -17,6 +17,7 @@ from services.core.bus import Bus
 from services.core.directory import Directory
 from services.core.ids import SpoolId, new_spool_id
 from services.core.notices import Notices
+from services.core.ownmail import OwnMail
 from services.core.settings import Relay as Settings
 from services.core.spool import Spool
 from services.core.store import accounts, blobs, spool
@@ -151,7 +152,7 @@ async def relaying(
         monotonic, lambda limit: limit, connections=wanted.connections, per_minute=wanted.per_minute
     )
     settler = Settler(
-        store, bus, Notices(Spool(store, bus, log), directory, "mx.posta.test"), log, metrics,
+        store, bus, Notices(OwnMail(Spool(store, bus, log), directory), "mx.posta.test"), log, metrics,
         pod=pod, host="mx.posta.test", patience=Patience(timedelta(hours=4), timedelta(days=5)), chance=lambda: 0.0,
     )  # fmt: skip
     keyring = Keyring(store, bus, None, None)
