@@ -113,14 +113,14 @@ class Security:
     async def _by_dane(self, domain: str, host: Host, port: int) -> Demand | None:
         if self._dns is None:
             return None
-        names = (host.name, domain)
         try:
-            records = await dane.records(self._dns, host, port)
+            base, records = await dane.records(self._dns, host, port)
         except DnsUnavailable as error:
-            self.count(domain, host.name, Demand(Level.DANE, names, "tlsa"), "dnssec-invalid")
+            self.count(domain, host.name, Demand(Level.DANE, (host.name,), "tlsa"), "dnssec-invalid")
             raise Unfit(later("4.7.5", f"TLSA records of {host.name}: {error}", unreachable=True)) from error
         if not records:
             return None
+        names = (base, domain)  # RFC 7672 3.2.2; the TLSA base domain is what SNI asks for (8.1)
         if not any(record.usable for record in records):
             self.count(domain, host.name, Demand(Level.DANE, names, "tlsa"), "tlsa-invalid")
             return Demand(Level.ENCRYPT, names, "tlsa")
