@@ -172,6 +172,8 @@ class Relay(_Group):
     reuse_messages: Count = 100
     dane: bool = True
     mta_sts: bool = True
+    tls_reports: bool = True
+    """Domains that ask for it are told daily how TLS with them went (RFC 8460)."""
     ca: Path | None = None
     """PEM file of CAs that are trusted besides the system's, for smarthosts and MTA-STS."""
     discard_ehlo_keywords: Words = ()

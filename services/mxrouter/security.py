@@ -40,7 +40,9 @@ class Level(IntEnum):
 class Demand:
     """What is asked of one host. `names`: what its certificate may be made out to; the first one is asked for by SNI.
 
-    `testing`: what fails is counted, and mail goes on as if nothing had been asked (RFC 8461 5).
+    `testing`: what fails is counted, and mail goes on as if nothing had been asked (RFC 8461 5). `waived`:
+    the same for a message that says so itself (RFC 8689 5), and not counted: such are TLS reports, and their arrival is
+    not to be a reason for further ones.
     """
 
     level: Level
@@ -48,6 +50,7 @@ class Demand:
     policy: str = "no-policy-found"
     records: tuple[Tlsa, ...] = ()
     testing: bool = False
+    waived: bool = False
 
 
 class Unfit(Exception):
@@ -108,7 +111,8 @@ class Security:
 
     def count(self, domain: str, host: str, demand: Demand, result: str = SUCCESS) -> None:
         """Enter a connection into the tally."""
-        self._tally.count(TlsResult(domain, demand.policy, host, result))
+        if not demand.waived:
+            self._tally.count(TlsResult(domain, demand.policy, host, result))
 
     async def _by_dane(self, domain: str, host: Host, port: int) -> Demand | None:
         if self._dns is None:

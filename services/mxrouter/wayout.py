@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from random import random
 from time import monotonic
@@ -11,6 +12,7 @@ from time import monotonic
 from services.contracts.v1.mail_pb2 import Ticket
 from services.core.bus import Bus, work_remote
 from services.core.directory import Directory
+from services.core.dns import Dns
 from services.core.notices import Notices
 from services.core.ownmail import OwnMail
 from services.core.service import Service
@@ -21,9 +23,11 @@ from services.mxrouter.carriage import Carrier
 from services.mxrouter.destinations import Destinations
 from services.mxrouter.keyring import Keyring
 from services.mxrouter.leases import Leases
+from services.mxrouter.mtasts import Policy
 from services.mxrouter.outgoing import Finisher
 from services.mxrouter.peers import Peers
 from services.mxrouter.relay import Relay
+from services.mxrouter.reporter import Reporter
 from services.mxrouter.schedule import Patience
 from services.mxrouter.settler import Settler
 
@@ -67,3 +71,29 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
     service.spawn(leases.renew_forever(), "leases")
     service.spawn(relay.run_forever(), "relay")
     await bus.consume_work(work_remote(), "relay", Ticket, _BATCH, relay.serve, spacing_s=_SPACING_S)
+
+
+def open_reports(
+    service: Service,
+    store: Store,
+    bus: Bus,
+    directory: Directory,
+    dns: Dns,
+    policy: Callable[[str], Awaitable[Policy | None]],
+) -> None:
+    """Tell domains how TLS with them goes, unless a setting says that nobody is told."""
+    settings = service.settings
+    if not (settings.relay.enabled and settings.relay.tls_reports):
+        return
+    spool = Spool(store, bus, service.log, synchronous=settings.database.durable_staging)
+    reporter = Reporter(
+        store,
+        OwnMail(spool, directory),
+        dns,
+        policy,
+        service.log,
+        service.metrics,
+        host=settings.hostname,
+        port=settings.relay.port,
+    )
+    service.spawn(reporter.report_forever(), "tls reports")

@@ -465,3 +465,13 @@ tls_results = Table(
     _number("sessions"),
     info={"distribution": "domain"},
 )
+
+# Days of a domain that are done with: reported on by `spool_id`, or not asked about.
+tls_reports = Table(
+    "tls_reports",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("spool_id", Text),
+    info={"distribution": "domain"},
+)
