@@ -150,6 +150,8 @@ class Relay(_Group):
     """To one destination at once, from all relay pods together."""
     per_minute: Ceiling = 0
     """Messages to one destination, from all relay pods together."""
+    memory: ByteSize = ByteSize(128 * 1024 * 1024)
+    """Octets of messages in hand at once, of which a pod makes up to four copies; what is over 256 KiB waits for room."""
     poll_s: Seconds = 2
     lease_s: Annotated[float, Field(ge=3)] = 120
     """What a killed pod had in hand is taken up by another after that time."""

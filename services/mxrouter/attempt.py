@@ -15,6 +15,7 @@ from services.core.subjects import relay_destination
 from services.core.telemetry import Logger
 from services.mxrouter.carriage import Addressee, Carrier, Fate, Letter, Outcome, Route
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.hold import Hold
 from services.mxrouter.outgoing import Finisher, Parcel
 from services.mxrouter.queue import Claim, Waiting
 from services.mxrouter.routes import Rules, destination, pick
@@ -41,6 +42,7 @@ class Attempts:
         finisher: Finisher,
         settler: Settler,
         destinations: Destinations,
+        hold: Hold,
         log: Logger,
         *,
         pod: str,
@@ -48,7 +50,7 @@ class Attempts:
     ) -> None:
         self._store, self._bus, self._carrier = store, bus, carrier
         self._finisher, self._settler = finisher, settler
-        self._destinations, self._log, self._pod, self._chance = destinations, log, pod, chance
+        self._destinations, self._hold, self._log, self._pod, self._chance = destinations, hold, log, pod, chance
 
     async def make(self, claim: Claim, rules: Rules, visited: str) -> None:
         """Attempt it and write down the outcome. `visited`: the destination that the caller has entered.
@@ -75,6 +77,10 @@ class Attempts:
         await self._settler.settle(claim, [_doom(one) or outcome for one in claim.recipients])
 
     async def _through(self, claim: Claim, route: Route, name: str) -> None:
+        async with self._hold.room(name, claim.size):
+            await self._with_room(claim, route, name)
+
+    async def _with_room(self, claim: Claim, route: Route, name: str) -> None:
         octets = claim.prefix + (await blobs.read(self._store, [claim.blob_id]))[claim.blob_id]
         try:
             letters = await self._letters(claim, octets)

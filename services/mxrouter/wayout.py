@@ -21,6 +21,7 @@ from services.core.store.engine import Store
 from services.mxrouter.attempt import Attempts
 from services.mxrouter.carriage import Carrier
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.hold import Hold
 from services.mxrouter.keyring import Keyring
 from services.mxrouter.leases import Leases
 from services.mxrouter.mtasts import Policy
@@ -61,7 +62,9 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
     keyring = Keyring(store, bus, service.settings.dkim.key_secret, service.settings.srs.secret)
     await keyring.start()
     finisher = Finisher(keyring, directory, service.settings.hostname)
-    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, service.log, pod=pod, chance=random)
+    hold = Hold(settings.memory)
+    service.metrics.gauge("relay_memory_octets", "Octets of large messages in hand.").set_function(lambda: hold.octets)
+    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, hold, service.log, pod=pod, chance=random)
     leases = Leases(store, pod, settings.lease_s, service.log)
     relay = Relay(store, bus, leases, attempts, destinations, settings, service.log, service.metrics, pod=pod)
     await relay.start()

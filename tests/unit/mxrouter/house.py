@@ -26,6 +26,7 @@ from services.core.telemetry import Metrics, logger
 from services.mxrouter.attempt import Attempts
 from services.mxrouter.carriage import Fate, Letter, Outcome, Route
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.hold import Hold
 from services.mxrouter.keyring import Keyring
 from services.mxrouter.leases import Leases
 from services.mxrouter.outgoing import Finisher
@@ -158,7 +159,8 @@ async def relaying(
     keyring = Keyring(store, bus, None, None)
     await keyring.start()
     finisher = Finisher(keyring, directory, "mx.posta.test")
-    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, log, pod=pod, chance=lambda: 0.0)
+    hold = Hold(wanted.memory)
+    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, hold, log, pod=pod, chance=lambda: 0.0)
     leases = Leases(store, pod, lease_s, log)
     relay = Relay(store, bus, leases, attempts, destinations, wanted, log, metrics, pod=pod)
     await relay.start()
