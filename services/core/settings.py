@@ -130,6 +130,8 @@ class Mxrouter(_Group):
     """Connections at once from one /24 or /48."""
     max_per_minute: Ceiling = 0
     """New connections from one /24 or /48."""
+    messages_per_minute: Ceiling = 0
+    """Messages from one /24 or /48, in one pod; whoever sends more is told to come again."""
     require_helo_name: bool = False
     """HELO must be a full name or an address literal, and not ours."""
     require_rdns: bool = False
@@ -151,7 +153,7 @@ class Relay(_Group):
     per_minute: Ceiling = 0
     """Messages to one destination, from all relay pods together."""
     memory: ByteSize = ByteSize(128 * 1024 * 1024)
-    """Octets of messages in hand at once, of which a pod makes up to four copies; what is over 256 KiB waits for room."""
+    """Octets of messages in hand at once, a pod makes up to four copies; what is over 256 KiB waits for room."""
     poll_s: Seconds = 2
     lease_s: Annotated[float, Field(ge=3)] = 120
     """What a killed pod had in hand is taken up by another after that time."""

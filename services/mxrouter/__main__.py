@@ -47,6 +47,7 @@ async def main(service: Service) -> None:
         ),
         exempt=settings.limits.exempt,
         greylist=greylist,
+        per_minute=settings.mxrouter.messages_per_minute,
     )
     await open_smtp(service, door, options, settings.mxrouter.port, open_tls(service))
     carrier = open_carrier(service, store, dns)
