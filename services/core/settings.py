@@ -194,6 +194,13 @@ class Srs(_Group):
     """Proves that a bounce answers a forward of ours; without it the store makes one for all processes."""
 
 
+class Seal(_Group):
+    secret: SecretStr | None = None
+    """Seals the passwords of smarthosts in the store; without it none is kept. Services and `posta` need the same."""
+    former: SecretStr | None = None
+    """The one before, while `posta route seal` has not sealed all of them anew."""
+
+
 class Scan(_Group):
     deadline_s: Seconds = 30
 
@@ -325,6 +332,7 @@ class Settings(_Group):
     relay: Relay = Relay()
     dkim: Dkim = Dkim()
     srs: Srs = Srs()
+    seal: Seal = Seal()
     scan: Scan = Scan()
     filter: Filter = Filter()
     quarantine: Quarantine = Quarantine()

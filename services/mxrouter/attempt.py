@@ -28,6 +28,7 @@ _LOST_S = 3600.0
 _DOOMED = Outcome(Fate.FAILED, 554, "5.3.0", "Given up by the postmaster")
 _BUSY = Outcome(Fate.LATER, 451, "4.3.2", "As many messages as that relay may have are on their way to it")
 _UNSIGNED = Outcome(Fate.LATER, 451, "4.7.5", "The message cannot be signed for now")
+_LOCKED = Outcome(Fate.LATER, 451, "4.3.5", "The password for that relay cannot be opened")
 _FAULT = Outcome(Fate.LATER, 451, "4.3.0", "Something went wrong here")
 
 
@@ -59,7 +60,9 @@ class Attempts:
         """
         route = pick(rules, claim.sender, claim.domain)
         name = destination(route)
-        if name == visited:
+        if route.smarthost is not None and route.smarthost.locked:
+            await self.without(claim, _LOCKED)
+        elif name == visited:
             await self._through(claim, route, name)
         elif (down := self._destinations.down(name)) is not None:
             await self.without(claim, down.outcome)

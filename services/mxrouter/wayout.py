@@ -15,6 +15,7 @@ from services.core.directory import Directory
 from services.core.dns import Dns
 from services.core.notices import Notices
 from services.core.ownmail import OwnMail
+from services.core.seal import Seal
 from services.core.service import Service
 from services.core.spool import Spool
 from services.core.store.engine import Store
@@ -66,7 +67,8 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
     service.metrics.gauge("relay_memory_octets", "Octets of large messages in hand.").set_function(lambda: hold.octets)
     attempts = Attempts(store, bus, carrier, finisher, settler, destinations, hold, service.log, pod=pod, chance=random)
     leases = Leases(store, pod, settings.lease_s, service.log)
-    relay = Relay(store, bus, leases, attempts, destinations, settings, service.log, service.metrics, pod=pod)
+    seal = Seal(service.settings.seal.secret, service.settings.seal.former)
+    relay = Relay(store, bus, leases, attempts, destinations, settings, seal, service.log, service.metrics, pod=pod)
     await relay.start()
     service.on_drain(relay.drain)
     service.on_close(relay.close)

@@ -391,7 +391,7 @@ relay_routes = Table(
     Column("port", Integer, nullable=False),
     Column("implicit_tls", Boolean, nullable=False),
     Column("username", Text, nullable=False),
-    Column("password", Text, nullable=False),
+    Column("password", Text, nullable=False),  # sealed, see core/seal.py; in the clear where it is older than that
     _moment("created_at"),
     info=_reference,
 )

@@ -18,6 +18,7 @@ from services.core.directory import Directory
 from services.core.ids import SpoolId, new_spool_id
 from services.core.notices import Notices
 from services.core.ownmail import OwnMail
+from services.core.seal import Seal
 from services.core.settings import Relay as Settings
 from services.core.spool import Spool
 from services.core.store import accounts, blobs, spool
@@ -142,7 +143,14 @@ class House:
 
 @asynccontextmanager
 async def relaying(
-    house: House, bus: Bus, carrier: Script, *, pod: str = "pod", lease_s: float = 60, **settings: Any
+    house: House,
+    bus: Bus,
+    carrier: Script,
+    *,
+    pod: str = "pod",
+    lease_s: float = 60,
+    seal: Seal | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Relay]:
     """A relay as a pod has it, which looks at the queue all the time."""
     store, log, metrics = house.store, logger("test"), Metrics("test")
@@ -162,7 +170,7 @@ async def relaying(
     hold = Hold(wanted.memory)
     attempts = Attempts(store, bus, carrier, finisher, settler, destinations, hold, log, pod=pod, chance=lambda: 0.0)
     leases = Leases(store, pod, lease_s, log)
-    relay = Relay(store, bus, leases, attempts, destinations, wanted, log, metrics, pod=pod)
+    relay = Relay(store, bus, leases, attempts, destinations, wanted, seal or Seal(None), log, metrics, pod=pod)
     await relay.start()
     tasks = [asyncio.create_task(relay.run_forever()), asyncio.create_task(leases.renew_forever())]
     try:
