@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from services.dev import control
+from services.dev.home import find
 from services.dev.provision_verbs import AsJson, provisioned
 from services.dev.trouble import Trouble
 
@@ -31,7 +33,8 @@ def dkim(words: Words, force: Force = False, as_json: AsJson = False) -> None:
 
     rotate makes the next pair. activate signs with it once the DNS shows its records; the pair before retires, its
     records stay a week for mail that is on its way. remove deletes what has been retired for that long.
-    import DOMAIN SELECTOR FILE takes the key of another signer, to be activated.
+    import DOMAIN SELECTOR FILE takes the key of another signer, to be activated. What is shown is a zone file for the
+    test DNS of `posta up` too: zones/_domainkey.DOMAIN.zone in its home.
     """
     verb, domain, *rest = words if len(words) > 1 else ["show", *words]
     if _VERBS.get(verb) != 2 + len(rest):
@@ -53,14 +56,22 @@ def _read(path: str) -> str:
 
 
 def dkim_settings() -> Any:
-    """What of this shell's environment says how keys are sealed and looked up."""
+    """How keys are sealed and looked up: as this shell's environment says, else as the running platform does."""
     # Imported late: the store takes longer to load than most verbs to run.
     from services.core.settings import BadSettings, read
 
     try:
-        return read({name: os.environ[name] for name in os.environ if name.startswith(_OURS)})
+        return read({name: value for name, value in _given().items() if name.startswith(_OURS)})
     except BadSettings as error:
         raise Trouble(str(error), 2) from None
+
+
+def _given() -> dict[str, str]:
+    home = find(os.environ)
+    # Keys in a database that this shell names are not the running platform's.
+    if os.environ.get("POSTA_DATABASE_URL") or not home.is_held():
+        return dict(os.environ)
+    return control.ask(home, "environment") | os.environ
 
 
 def _row(key: Key) -> dict[str, object]:

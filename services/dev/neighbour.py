@@ -2,7 +2,7 @@
 
 It has a home inside the first one's, ports 5000 above, and asks the first one's test DNS; the relay of each connects to
 the port where the other takes mail. When alice and carol have written to each other it stops and nothing is left of it,
-except, where that failed, its logs.
+except, where that failed, its logs. It dies with the first one; what a killed one leaves in its home the next one uses.
 """
 
 import asyncio

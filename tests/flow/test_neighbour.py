@@ -70,10 +70,6 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     return pytest.fail(f"never said: {words}\n{''.join(said)}")
 
 
-def is_gone(platform: Any) -> bool:
-    return not home_of(Home(platform.home)).root.exists() and not neighbours_ports_taken(platform)
-
-
 def rows(text: str, sender: str) -> list[tuple[str, str, str]]:
     """Step, service and what is said of it, of every row of a trace that tells of this sender."""
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if line.startswith("│")]
@@ -105,7 +101,8 @@ def test_alice_writes_to_another_platform_and_is_answered(up: Callable[..., Any]
             ]
         )
         assert next(what for step, _, what in steps if step == "relayed").endswith(f"by mx.{there}")
-    assert is_gone(platform)
+    assert not neighbours_ports_taken(platform)
+    assert not home_of(Home(platform.home)).root.exists()
     assert platform.status()["ready"]
     assert "posta is down" not in said
 
@@ -122,7 +119,9 @@ def test_the_neighbour_ends_with_the_platform(
     process.send_signal(number)
 
     process.wait(60)
-    platform.eventually("the neighbour is gone", lambda: is_gone(platform), 60)
+    platform.eventually("nothing of it runs", lambda: not neighbours_ports_taken(platform), 60)
+    if number is signal.SIGINT:
+        assert not home_of(Home(platform.home)).root.exists()
     assert process.returncode == (0 if number is signal.SIGINT else -number)
 
 
