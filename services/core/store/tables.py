@@ -376,6 +376,7 @@ spool_recipients = Table(
     Index("spool_recipients_due_at_idx", "due_at", postgresql_where=text("account_id IS NOT NULL")),
     Index("spool_recipients_fresh_idx", "domain", "due_at", postgresql_where=text(f"{_remote} AND attempts = 0")),
     Index("spool_recipients_retry_idx", "domain", "due_at", postgresql_where=text(f"{_remote} AND attempts > 0")),
+    Index("spool_recipients_leased_idx", "spool_id", "n", postgresql_where=text("leased_by IS NOT NULL")),
     Index("spool_recipients_due_retry_idx", "due_at", "domain", postgresql_where=text(f"{_remote} AND attempts > 0")),
     info={"distribution": "spool_id"},
 )
