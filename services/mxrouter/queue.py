@@ -212,7 +212,7 @@ _AT_ONCE = 20_000
 # Spool ids sort by time, so the smallest one is the oldest.
 _DEPTH = """
 SELECT c.state, c.recipients, coalesce(extract(epoch FROM now() - s.received_at), 0)::float8 FROM (
-  SELECT CASE WHEN held THEN 'held' WHEN leased_by IS NOT NULL AND due_at > now() THEN 'sending'
+  SELECT CASE WHEN held THEN 'held' WHEN leased_by IS NOT NULL THEN 'sending'
     WHEN attempts = 0 THEN 'fresh' WHEN due_at <= now() THEN 'due' ELSE 'waiting' END AS state,
     count(*) AS recipients, min(spool_id) AS oldest
   FROM spool_recipients WHERE account_id IS NULL GROUP BY 1

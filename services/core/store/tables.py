@@ -369,7 +369,7 @@ spool_recipients = Table(
     # The rest is about recipients of other domains only.
     Column("domain", Text, Computed("CASE WHEN account_id IS NULL THEN split_part(address, '@', -1) END", True)),
     Column("held", Boolean, nullable=False, server_default=text("false")),  # an operator said: not before I say so
-    Column("leased_by", Text),  # the relay pod that has it in hand, until due_at
+    Column("leased_by", Text),  # the relay pod that has it in hand; it renews due_at
     Column("doomed", Text),  # an operator said: give it up for this reason, and tell the sender
     _moment("notice_at"),  # not done by then, its sender is told; counts from the first attempt on
     # A finished recipient's row is deleted in the commit that finishes it, so rows here are work.
