@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.dev.provision_verbs import AsJson, provisioned, shell_settings
+from services.dev.provision_verbs import AsJson, provisioned, settings_of
 from services.dev.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def dkim(words: Words, force: Force = False, as_json: AsJson = False) -> None:
 
     rotate makes the next pair. activate signs with it once the DNS shows its records; the pair before retires, its
     records stay a week for mail that is on its way. remove deletes what has been retired for that long.
-    import DOMAIN SELECTOR FILE takes the key of another signer, to be activated.
+    import DOMAIN SELECTOR FILE takes the key of another signer, to be activated. What is shown is a zone file for the
+    test DNS of `posta up` too: zones/_domainkey.DOMAIN.zone in its home.
     """
     verb, domain, *rest = words if len(words) > 1 else ["show", *words]
     if _VERBS.get(verb) != 2 + len(rest):
@@ -52,8 +53,8 @@ def _read(path: str) -> str:
 
 
 def dkim_settings() -> Any:
-    """What of this shell's environment says how keys are sealed and looked up."""
-    return shell_settings(_OURS)
+    """How keys are sealed and looked up."""
+    return settings_of(_OURS)
 
 
 def _row(key: Key) -> dict[str, object]:

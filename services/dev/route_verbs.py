@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from services.dev.home import find
-from services.dev.provision_verbs import AsJson, database_url, nats_url, shell_settings
+from services.dev.provision_verbs import AsJson, database_url, nats_url, settings_of
 from services.dev.status import console
 from services.dev.trouble import Trouble
 
@@ -96,7 +96,7 @@ def _seal() -> Any:
 
     from services.core.seal import Seal
 
-    said, home = shell_settings(("POSTA_CONFIG", "POSTA_SEAL_")).seal, find(os.environ)
+    said, home = settings_of(("POSTA_CONFIG", "POSTA_SEAL_")).seal, find(os.environ)
     made = home.is_held() and "POSTA_SEAL_SECRET" not in os.environ
     return Seal(SecretStr(home.secret("seal-secret")) if made else said.secret, said.former)
 

@@ -86,6 +86,10 @@ class Supervisor:
                 self._phase = "down"
                 self._changed()
 
+    def stop(self) -> None:
+        """Let `run` come to its end, as a signal does."""
+        self._stop.set()
+
     def state(self) -> dict[str, Any]:
         """What `posta status --json` prints."""
         return {

@@ -74,6 +74,7 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
     service.on_close(relay.close)
     service.spawn(peers.announce_forever(), "relay peers")
     service.spawn(leases.renew_forever(), "leases")
+    service.spawn(leases.free_forever(), "leases of others")
     service.spawn(relay.run_forever(), "relay")
     await bus.consume_work(work_remote(), "relay", Ticket, _BATCH, relay.serve, spacing_s=_SPACING_S)
 

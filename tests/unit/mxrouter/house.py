@@ -117,6 +117,12 @@ class House:
         rows = await self.rows(f"SELECT {columns} FROM spool_recipients WHERE account_id IS NULL ORDER BY spool_id, n")
         return [row[0] if len(row) == 1 else tuple(row) for row in rows]
 
+    async def jump(self, days: float) -> None:
+        """The store's clock is set forward by so many days: all that is written down lies that much further back."""
+        for table, columns in (("spool", "received_at"), ("spool_recipients", "due_at notice_at")):
+            back = ", ".join(f"{name} = {name} - make_interval(secs => :s)" for name in columns.split())
+            await self.rows(f"UPDATE {table} SET {back}", s=days * 86400)
+
     async def age(self, hours: float) -> None:
         """Everything queued is that much older, and due."""
         await self.rows("UPDATE spool SET received_at = received_at - make_interval(secs => :s)", s=hours * 3600)
@@ -172,7 +178,8 @@ async def relaying(
     leases = Leases(store, pod, lease_s, log)
     relay = Relay(store, bus, leases, attempts, destinations, wanted, seal or Seal(None), log, metrics, pod=pod)
     await relay.start()
-    tasks = [asyncio.create_task(relay.run_forever()), asyncio.create_task(leases.renew_forever())]
+    forever = (relay.run_forever(), leases.renew_forever(), leases.free_forever())
+    tasks = [asyncio.create_task(each) for each in forever]
     try:
         yield relay
     finally:

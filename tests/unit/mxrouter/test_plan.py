@@ -33,6 +33,7 @@ def decide(*outcomes: Outcome, after_h: float = 0, notify: str | None = None, se
         False,
         False,
         THEN,
+        THEN,
         "",
         0,
         waiting,

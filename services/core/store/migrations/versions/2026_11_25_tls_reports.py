@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_11_25_tls_reports"
-down_revision = "2026_11_25_the_queue"
+down_revision = "2026_11_25_leases"
 
 
 def upgrade() -> None:
