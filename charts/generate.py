@@ -55,6 +55,7 @@ ITEMS: dict[str, Any] = {
     "provision.aliases": _closed(["address", "targets"], address=TEXT, targets={"type": "array", "items": TEXT}),
     "proxyProtocol.networks": TEXT,
     "tls.extraNames": TEXT,
+    "tls.domains": _closed(["secret"], secret=TEXT, names={"type": "array", "items": TEXT}),
     "clamd.addresses": TEXT,
     "rspamd.addresses": TEXT,
     "rspamd.controllers": TEXT,

@@ -7,6 +7,7 @@ from services.core.bus import Bus
 from services.core.proxy import FromProxies
 from services.core.reception import Preamble
 from services.core.service import Service
+from services.core.sni import Certificates
 from services.core.store.engine import Store
 from services.core.tls import Certificate, Tls
 
@@ -38,10 +39,11 @@ def open_tls(service: Service) -> Tls | None:
     if settings.cert is None or settings.key is None:
         service.log.warning("no certificate is set: no TLS is offered")
         return None
-    certificate = Certificate(settings.cert, settings.key, service.log)
-    ends = service.metrics.gauge("certificate_expiry_timestamp_seconds", "When the certificate that is served ends.")
-    ends.set_function(certificate.ends_at)
-    return certificate.context
+    first = Certificate(settings.cert, settings.key, service.log)
+    certificates = Certificates(first, settings.domains, service.log)
+    ends = service.metrics.gauge("certificate_expiry_timestamp_seconds", "When the first certificate served ends.")
+    ends.set_function(certificates.ends_at)
+    return certificates.context
 
 
 def proxies(service: Service) -> Preamble | None:

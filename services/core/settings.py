@@ -78,6 +78,8 @@ class Health(_Group):
 class Tls(_Group):
     cert: Path | None = None
     key: Path | None = None
+    domains: Annotated[tuple[Path, ...], BeforeValidator(_words)] = ()
+    """Folders with tls.crt and tls.key of further certificates, shown to clients that ask for a name of theirs."""
 
 
 class Proxy(_Group):
@@ -253,6 +255,8 @@ class Imap(_Group):
     login_timeout_s: Seconds = 60
     idle_timeout_s: Seconds = 1800
     """RFC 9051 5.4: the autologout timer of an authenticated session is at least 30 minutes."""
+    idle_notify_s: Annotated[float, Field(ge=0)] = 240
+    """An idling client hears something at least so often, before what stands between cuts it off; 0 = only news."""
 
 
 class Pop(_Group):

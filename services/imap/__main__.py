@@ -36,6 +36,7 @@ async def main(service: Service) -> None:
         message_size=settings.limits.message_size,
         plaintext_auth=settings.login.plaintext_auth,
         starttls=tls is not None,
+        idle_notify_s=settings.imap.idle_notify_s,
     )
     connections = Connections(
         services,

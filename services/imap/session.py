@@ -77,6 +77,7 @@ class Services:
     teacher: Teacher
     plaintext_auth: bool = False
     starttls: bool = False  # there is a certificate to start TLS with
+    idle_notify_s: float = 0.0  # an idling client hears something at least so often; 0: only news
 
 
 class Channel(Protocol):

@@ -62,7 +62,10 @@ INSTALLS: dict[str, Tree] = {
     },
     "scaled": {
         "defaults": {"replicas": 3, "autoscaling": {"enabled": True, "minReplicas": 3}},
-        "tls": {"certManager": {"enabled": True}},
+        "tls": {
+            "certManager": {"enabled": True},
+            "domains": [{"secret": "com-tls", "names": ["mail.example.com"]}, {"secret": "net-tls"}],
+        },
         "nats": {"members": 3},
         "services": {"relay": {"nodeSelector": {"egress": "mail"}, "priorityClassName": "high"}},
     },

@@ -21,6 +21,10 @@
   value: /tls/tls.crt
 - name: POSTA_TLS_KEY
   value: /tls/tls.key
+{{- with include "posta.domainFolders" $root }}
+- name: POSTA_TLS_DOMAINS
+  value: {{ . | quote }}
+{{- end }}
 {{- end }}
 {{- $networks := kindIs "slice" .service.proxyNetworks | ternary .service.proxyNetworks $root.Values.proxyProtocol.networks }}
 {{- if and $networks $row.doors }}
@@ -72,4 +76,27 @@
 - name: POSTA_SYNC_{{ index $pair 2 }}
   value: {{ get ($service.ports | default dict) (index $pair 1) | default 0 | quote }}
 {{- end }}
+{{- end }}
+
+{{/* Where the certificates of further domains are mounted, in the order of the values. */}}
+{{- define "posta.domainFolders" -}}
+{{- $folders := list -}}
+{{- range $n, $_ := .Values.tls.domains -}}{{- $folders = append $folders (printf "/tls-domains/%d" $n) -}}{{- end -}}
+{{- join "," $folders -}}
+{{- end }}
+
+{{- define "posta.domainVolume" -}}
+name: tls-domains
+projected:
+  defaultMode: 0440
+  sources:
+    {{- range $n, $domain := .Values.tls.domains }}
+    # One that is not there yet must not keep the pods of all the others from starting.
+    - secret:
+        name: {{ $domain.secret }}
+        optional: true
+        items:
+          - {key: tls.crt, path: {{ $n }}/tls.crt}
+          - {key: tls.key, path: {{ $n }}/tls.key}
+    {{- end }}
 {{- end }}

@@ -24,9 +24,8 @@ async def idle(session: Session, _: None) -> AsyncGenerator[Response, None]:
                     yield response
                 if session.state is State.LOGOUT:
                     return
-            if not line.done():
-                await session.wake.wait()
-                session.wake.clear()
+            while not line.done() and not await _rung(session):
+                yield Ok("Still here.", untagged=True)
     finally:
         line.cancel()
         await asyncio.wait((line,))
@@ -34,6 +33,17 @@ async def idle(session: Session, _: None) -> AsyncGenerator[Response, None]:
         yield Bad("DONE was expected.")
         return
     yield Ok("Idled.")
+
+
+async def _rung(session: Session) -> bool:
+    """Whether it rang; False once nothing has for so long that the client, and what is between, should hear of us."""
+    try:
+        async with asyncio.timeout(session.services.idle_notify_s or None):
+            await session.wake.wait()
+    except TimeoutError:
+        return False
+    session.wake.clear()
+    return True
 
 
 FEATURE = Feature(("IDLE",), rfc=2177, commands=(Command("IDLE", AUTHENTICATED, Cursor.end, idle),))
