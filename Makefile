@@ -65,7 +65,7 @@ lock: venv ## requirements.lock and docker/requirements/ from pyproject.toml
 	@$(COMPILE) --upgrade --extra test pyproject.toml -o requirements.lock
 	@$(COMPILE) -c requirements.lock pyproject.toml -o docker/requirements/core.txt
 	@for each in $(IMAGES); do \
-		$(COMPILE) -c requirements.lock --extra $$each pyproject.toml -o docker/requirements/$$each.txt; \
+		$(COMPILE) -c requirements.lock --extra $$each --extra otlp pyproject.toml -o docker/requirements/$$each.txt; \
 	done
 
 images: ## the image of every service, or of SERVICES="imap pop", with docker, podman or buildah

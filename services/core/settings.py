@@ -71,6 +71,15 @@ class Log(_Group):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Otlp(_Group):
+    """Traces for an OpenTelemetry collector."""
+
+    endpoint: str = ""
+    """`http://collector:4318`: where OTLP is taken over HTTP; empty: nothing is exported."""
+    share: Annotated[float, Field(ge=0, le=1)] = 1
+    """Of the messages that come in, how many are traced."""
+
+
 class Health(_Group):
     port: Port = 9090
 
@@ -312,6 +321,7 @@ class Settings(_Group):
     nats: Nats = Nats()
     dns: Dns = Dns()
     log: Log = Log()
+    otlp: Otlp = Otlp()
     health: Health = Health()
     tls: Tls = Tls()
     proxy: Proxy = Proxy()

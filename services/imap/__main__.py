@@ -23,7 +23,7 @@ async def main(service: Service) -> None:
     store, bus = await open_store(service), await open_bus(service)
     tls = open_tls(service)
     authenticator = await open_authenticator(service, store, bus)
-    notifier = Notifier(bus, store, service.log)
+    notifier = Notifier(bus, store, service.log, service.spans)
     service.spawn(notifier.run(), "notifier")
     services = Services(
         store,

@@ -377,6 +377,11 @@ class Session:
         except StoreUnavailable:
             return []
 
+    def pushed(self, responses: int) -> None:
+        """The client was just sent so many responses that it had not asked for; 0: it is up to date."""
+        if self._watch is not None:
+            self._watch.pushed(responses)
+
     async def close(self) -> None:
         """The client is gone: leave the folder and listen no more. Safe to call twice."""
         try:

@@ -56,7 +56,9 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
     keyring = Keyring(store, bus, service.settings.dkim.key_secret, service.settings.srs.secret)
     await keyring.start()
     finisher = Finisher(keyring, directory, service.settings.hostname)
-    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, service.log, pod=pod, chance=random)
+    attempts = Attempts(
+        store, bus, carrier, finisher, settler, destinations, service.log, pod=pod, chance=random, spans=service.spans
+    )
     leases = Leases(store, pod, settings.lease_s, service.log)
     relay = Relay(store, bus, leases, attempts, destinations, settings, service.log, service.metrics, pod=pod)
     await relay.start()

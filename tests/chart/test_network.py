@@ -112,10 +112,24 @@ def test_the_relay_cannot_reach_private_networks(rendered: dict[str, Rendered]) 
 
 def test_external_stores_are_reached_where_they_are_said_to_be(rendered: dict[str, Rendered]) -> None:
     rules = rendered["external"].kind("NetworkPolicy")["posta-store"]["spec"]["egress"]
-    assert [(rule["ports"][0]["port"], rule["to"][0]["ipBlock"]["cidr"]) for rule in rules] == [
+    assert [(rule["ports"][0]["port"], rule["to"][0]["ipBlock"]["cidr"]) for rule in rules[:2]] == [
         (5432, "10.2.0.0/16"),
         (4222, "10.1.0.0/16"),
     ]
+
+
+def test_a_collector_is_told_of_and_reached(rendered: dict[str, Rendered], render: Render) -> None:
+    made = rendered["external"]
+    for name in ("posta-mx", "posta-filter", "posta-relay"):
+        environment = made.environment(name)
+        assert environment["POSTA_OTLP_ENDPOINT"] == "http://collector.tracing:4318"
+        assert environment["POSTA_OTLP_SHARE"] == "0.25"
+    (*_, rule) = made.kind("NetworkPolicy")["posta-store"]["spec"]["egress"]
+    assert rule == {"ports": [{"port": 4318, "protocol": "TCP"}], "to": [{"namespaceSelector": {}}]}
+    away = render({"tracing": {"endpoint": "https://otlp.example.net/otlp"}})
+    (*_, rule) = away.kind("NetworkPolicy")["posta-store"]["spec"]["egress"]
+    assert rule == {"ports": [{"port": 443, "protocol": "TCP"}]}
+    assert "POSTA_OTLP_ENDPOINT" not in rendered["minimal"].environment("posta-mx")
 
 
 def test_metrics_are_for_monitoring(install: Rendered) -> None:

@@ -31,6 +31,12 @@
 - name: POSTA_PROXY_NETWORKS
   value: {{ join "," $networks | quote }}
 {{- end }}
+{{- with $root.Values.tracing.endpoint }}
+- name: POSTA_OTLP_ENDPOINT
+  value: {{ . | quote }}
+- name: POSTA_OTLP_SHARE
+  value: {{ $root.Values.tracing.share | quote }}
+{{- end }}
 {{- if eq .name "filter" }}
 {{- with include "posta.filterEnv" $root | trim }}
 {{ . }}

@@ -17,11 +17,14 @@ async def idle(session: Session, _: None) -> AsyncGenerator[Response, None]:
     line = asyncio.create_task(session.channel.read_line())
     # One thing to wait for: a hint and the client's line both ring it.
     line.add_done_callback(lambda _: session.wake.set())
+    session.pushed(0)
     try:
         while not line.done():
             if session.opened is not None:
-                for response in await session.caught_up(expunges=True):
+                news = await session.caught_up(expunges=True)
+                for response in news:
                     yield response
+                session.pushed(len(news))
                 if session.state is State.LOGOUT:
                     return
             while not line.done() and not await _rung(session):

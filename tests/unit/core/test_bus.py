@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
+import nats
 import pytest
 
 from services.contracts.v1.mail_pb2 import Changed, DirectoryChanged, Envelope, ScanRequest, Ticket, TraceEvent, Verdict
@@ -60,6 +61,25 @@ async def other(nats_server: NatsServer) -> AsyncIterator[Bus]:
     await up(bus)
     yield bus
     await bus.close()
+
+
+# ---- trace context ---------------------------------------------------------------------------------------------
+
+
+async def test_an_exported_trace_is_in_a_header_for_tools_that_know_no_envelope(bus: Bus) -> None:
+    plain = await nats.connect(str(bus._url))
+    told = await plain.subscribe(changed(ALICE))
+    await plain.flush()
+    context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
+    for flag in ("01", "00"):
+        bus.publish_hint(changed(ALICE), Changed(envelope=Envelope(traceparent=context + flag), cn=7))
+    inbox = Inbox()
+    await bus.consume_work(work_local(), "delivery", Ticket, 8, inbox.take)
+    await bus.publish_work(work_local(), Ticket(envelope=Envelope(spool_id="s", traceparent=context + "01")), "s")
+    assert await inbox.holds(1) == ["s"]
+    assert (await told.next_msg(10)).headers == {"traceparent": context + "01"}
+    assert (await told.next_msg(10)).headers is None
+    await plain.close()
 
 
 # ---- hints -----------------------------------------------------------------------------------------------------
