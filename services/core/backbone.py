@@ -9,6 +9,7 @@ from services.core.reception import Preamble
 from services.core.service import Service
 from services.core.sni import Certificates
 from services.core.store.engine import Store
+from services.core.store.replica import Replica
 from services.core.tls import Certificate, Tls
 
 
@@ -16,6 +17,8 @@ async def open_store(service: Service) -> Store:
     """The store, once it answers: until then the service is not ready. Closed with the service."""
     settings = service.settings.database
     store = Store(settings.url, settings.pool, service.metrics)
+    if settings.read_only_url:
+        store.replica = Replica(settings.read_only_url, settings.pool, service.metrics)
     service.on_close(store.close)
     service.ready_when("store", store.check)
     await service.until("store", store.check)

@@ -48,6 +48,8 @@ class Database(_Group):
     url: str = Field(default="", repr=False)
     direct_url: str = Field(default="", repr=False)
     """Past a pooler that shares connections between transactions, for what needs a session; empty: `url`."""
+    read_only_url: str = Field(default="", repr=False)
+    """A replica, which may be behind: message bodies and lists for people are read there; empty: all from `url`."""
     pool: Count = 8
     connect_timeout_s: Seconds = 5
     statement_timeout_s: Seconds = 60

@@ -48,6 +48,7 @@ INSTALLS: dict[str, Tree] = {
             "existingSecret": "db-app",
             "existingSecretKey": "uri",
             "existingSecretDirectKey": "direct-uri",
+            "existingSecretReadOnlyKey": "ro-uri",
             "networks": ["10.2.0.0/16"],
         },
         "tls": {"existingSecret": "mail-cert"},
@@ -58,7 +59,11 @@ INSTALLS: dict[str, Tree] = {
         "serviceAccount": {"create": False, "name": "mail"},
     },
     "dsn": {
-        "database": {"url": "postgresql://u:p@pooler:6432/posta", "directUrl": "postgresql://u:p@db:5432/posta"},
+        "database": {
+            "url": "postgresql://u:p@pooler:6432/posta",
+            "directUrl": "postgresql://u:p@db:5432/posta",
+            "readOnlyUrl": "postgresql://u:p@db-ro:5432/posta",
+        },
         "nats": {"url": "nats://nats.bus:4222", "members": 3},
     },
     "scaled": {

@@ -127,6 +127,7 @@ def test_every_secret_may_be_the_operators_own(rendered: dict[str, Rendered]) ->
     assert references == {
         "POSTA_DATABASE_URL": {"name": "db-app", "key": "uri"},
         "POSTA_DATABASE_DIRECT_URL": {"name": "db-app", "key": "direct-uri"},
+        "POSTA_DATABASE_READ_ONLY_URL": {"name": "db-app", "key": "ro-uri"},
         "POSTA_NATS_URL": {"name": "nats", "key": "url"},
         "POSTA_DKIM_KEY_SECRET": {"name": "dkim", "key": "dkim-key-secret"},
         "POSTA_SRS_SECRET": {"name": "dkim", "key": "srs-secret"},

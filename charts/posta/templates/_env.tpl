@@ -3,6 +3,9 @@
 {{- $root := .root -}}
 {{- $row := .service.row -}}
 {{ include "posta.commonEnv" $root }}
+{{- with include "posta.readOnlyEnv" $root }}
+{{ . }}
+{{- end }}
 - name: POSTA_HEALTH_PORT
   value: "9090"
 - name: POSTA_GRACE_S
