@@ -38,16 +38,28 @@ def _closed(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
 
 
+_LIMIT = {"type": ["integer", "null"], "minimum": 0}
 _SECRET = _closed(["name", "key"], name=TEXT, key=TEXT)
 # Lists of our own making, looked into as well.
 ITEMS: dict[str, Any] = {
-    "provision.domains": TEXT,
+    "provision.domains": {
+        "anyOf": [
+            TEXT,
+            _closed(
+                ["domain"],
+                domain=TEXT,
+                policy=_closed([], heldMail={"enum": ["refuse", "accept"]}, notifySender=FLAG, digest=FLAG),
+            ),
+        ]
+    },
     "provision.accounts": _closed(
         ["address"],
         address=TEXT,
         name=TEXT,
         quota={"type": ["string", "integer"]},
         suspended=FLAG,
+        recipientsPerHour=_LIMIT,
+        recipientsPerDay=_LIMIT,
         passwordSecret=_SECRET,
     ),
     "provision.dkim": _closed(

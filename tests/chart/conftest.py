@@ -35,8 +35,19 @@ INSTALLS: dict[str, Tree] = {
         "canary": {"enabled": True, "publicAddresses": ["192.0.2.1"], "blocklists": ["bl.example.net"]},
         "provision": {
             "prune": True,
-            "domains": ["example.com"],
-            "accounts": [{"address": "a@example.org", "passwordSecret": {"name": "people", "key": "a"}}],
+            "domains": [
+                "example.com",
+                {"domain": "example.org", "policy": {"heldMail": "accept", "notifySender": True, "digest": False}},
+            ],
+            "accounts": [
+                {
+                    "address": "a@example.org",
+                    "passwordSecret": {"name": "people", "key": "a"},
+                    "quota": 10 << 30,
+                    "recipientsPerHour": 2_000_000,
+                    "recipientsPerDay": None,
+                }
+            ],
             "dkim": [{"domain": "example.org", "selector": "s1", "secret": {"name": "dkim", "key": "s1.pem"}}],
             "aliases": [{"address": "info@example.org", "targets": ["a@example.org"]}],
         },
