@@ -16,7 +16,7 @@ IMAGES := $(sort $(filter-out dev,$(patsubst services/%/__main__.py,%,$(wildcard
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help up down test soak fuzz lint fmt proto chart bench lock images base-image test-containers venv clients
+.PHONY: help up down test soak fuzz lint fmt proto chart picture bench lock images base-image test-containers venv clients
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -57,6 +57,10 @@ proto: venv ## generate services/contracts from proto/
 
 chart: venv ## the chart's schema, key table and dashboards from values.yaml, settings and charts/boards.py
 	@$(BIN)/python charts/generate.py
+
+picture: venv ## docs/overview.png, the overview dashboard of a platform at work; needs Prometheus
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'matplotlib>=3.11'
+	@$(BIN)/python charts/picture.py $(if $(PROMETHEUS),--prometheus $(PROMETHEUS)) $(ARGS)
 
 bench: venv ## speed and memory, against Postfix and Dovecot where they are installed
 	@$(BIN)/python -m bench $(ARGS)
