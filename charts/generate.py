@@ -26,7 +26,7 @@ from services.core.settings import Settings  # noqa: E402
 BY_THE_CHART = {"hostname", "listen_host", "grace_s", "health", "otlp", "tls", "proxy", "probe"}
 BY_THE_CHART_IN = {
     "database": {"url", "direct_url", "read_only_url"},
-    "nats": {"url", "replicas"},
+    "nats": {"url", "replicas", "trace_days", "trace_size"},
     "sync": {"admin_token"},
 }
 Tree = dict[str, Any]

@@ -27,7 +27,7 @@ async def open_store(service: Service) -> Store:
 
 async def open_bus(service: Service) -> Bus:
     """The bus, whether NATS is there or not: readiness says which. Drained and closed with the service."""
-    bus = await Bus.connect(service.settings.nats.url, service.name, service.log, service.settings.nats.replicas)
+    bus = await Bus.connect(service.settings.nats.url, service.name, service.log, service.settings.nats.keeping)
     connected = service.metrics.gauge("bus_connected", "1 while this process is connected to NATS.")
     connected.set_function(lambda: float(bus.connected))
     service.on_close(bus.close)

@@ -36,7 +36,17 @@ from services.core.line import (
     pub,
 )
 from services.core.responder import Hint, Replies, Responder
-from services.core.subjects import STREAMS, changed, directory_changed, scan, trace, work_learn, work_local, work_remote
+from services.core.subjects import (
+    Keeping,
+    changed,
+    directory_changed,
+    scan,
+    streams,
+    trace,
+    work_learn,
+    work_local,
+    work_remote,
+)
 from services.core.telemetry import Logger, logger
 from services.core.trail import Reader
 from services.core.work import Puller, Work
@@ -130,9 +140,9 @@ class _Client(Client):
 class Bus:
     """A connection to NATS that is always being kept up; use `Bus.connect`."""
 
-    def __init__(self, url: str, name: str, log: Logger, replicas: int) -> None:
+    def __init__(self, url: str, name: str, log: Logger, keeping: Keeping | None) -> None:
         self.log = log
-        self._url, self._name, self._replicas = url, name, replicas
+        self._url, self._name, self._keeping = url, name, keeping
         self._client: _Client | None = None
         self._numbers = itertools.count(1)
         self.interests: dict[int, Subscription] = {}
@@ -150,13 +160,13 @@ class Bus:
         self._keeper = asyncio.create_task(self._keep_connected(), name="bus")
 
     @classmethod
-    async def connect(cls, url: str, name: str, log: Logger | None = None, replicas: int = 1) -> "Bus":
+    async def connect(cls, url: str, name: str, log: Logger | None = None, keeping: Keeping | None = None) -> "Bus":
         """A bus that connects to `url` (several, separated by commas, for a cluster) and reconnects for ever.
 
-        Returns after the first attempt, whether it succeeded or not: look at `check`. `replicas` is how many NATS
-        servers keep each stream.
+        Returns after the first attempt, whether it succeeded or not: look at `check`. `keeping` is how the
+        streams are to be; without it those that exist are left as they are.
         """
-        bus = cls(url, name, log or logger(name), replicas)
+        bus = cls(url, name, log or logger(name), keeping)
         await bus._tried.wait()
         return bus
 
@@ -394,13 +404,14 @@ class Bus:
         async with self._declaring:
             if self._declarations != declarations:
                 return
-            for stream in STREAMS:
-                config = {**stream, "num_replicas": self._replicas}
-                answer = await self.api(f"STREAM.CREATE.{stream['name']}", config)
+            for config in streams(self._keeping or Keeping()):
+                answer = await self.api(f"STREAM.CREATE.{config['name']}", config)
                 if answer.get("error", {}).get("err_code") == NAME_IN_USE:
-                    answer = await self.api(f"STREAM.UPDATE.{stream['name']}", config)
+                    if self._keeping is None:
+                        continue
+                    answer = await self.api(f"STREAM.UPDATE.{config['name']}", config)
                 if "error" in answer:
-                    raise Unavailable(f"stream {stream['name']}: {answer['error'].get('description', '')}")
+                    raise Unavailable(f"stream {config['name']}: {answer['error'].get('description', '')}")
             self._declarations += 1
             self._declared.set()
             self._flush_traces()

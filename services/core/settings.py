@@ -16,6 +16,8 @@ from typing import Annotated, Literal, NoReturn
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from services.core.subjects import Keeping
+
 PREFIX = "POSTA_"
 # Read by `posta up` and by `load` itself; a service that finds them in its environment has nothing to say about them.
 FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE", "POSTA_ENGINES"})
@@ -61,6 +63,14 @@ class Nats(_Group):
     url: str = Field(default="nats://127.0.0.1:4222", repr=False)
     replicas: Count = 1
     """NATS servers that keep each stream."""
+    trace_days: Count = 7
+    """How long `posta trace` knows a message."""
+    trace_size: ByteSize = ByteSize(1024**3)
+    """What the trace may take of NATS's disk; the oldest goes first."""
+
+    @property
+    def keeping(self) -> Keeping:
+        return Keeping(self.replicas, self.trace_days, self.trace_size)
 
 
 class Dns(_Group):

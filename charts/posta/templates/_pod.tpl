@@ -91,6 +91,10 @@ securityContext:
       key: {{ empty .Values.nats.existingSecret | not | ternary .Values.nats.existingSecretKey "nats-url" }}
 - name: POSTA_NATS_REPLICAS
   value: {{ .Values.nats.members | quote }}
+- name: POSTA_NATS_TRACE_DAYS
+  value: {{ .Values.nats.traceDays | quote }}
+- name: POSTA_NATS_TRACE_SIZE
+  value: {{ .Values.nats.traceSize | quote }}
 {{- end }}
 
 {{/* What every process of Posta is told. */}}

@@ -23,6 +23,8 @@ from services.core.bus import (
     work_remote,
 )
 from services.core.ids import AccountId, new_spool_id
+from services.core.line import NANOSECONDS
+from services.core.subjects import Keeping
 from tests.unit.core.conftest import NatsServer, up
 
 ALICE = AccountId(1)
@@ -80,6 +82,27 @@ async def test_an_exported_trace_is_in_a_header_for_tools_that_know_no_envelope(
     assert (await told.next_msg(10)).headers == {"traceparent": context + "01"}
     assert (await told.next_msg(10)).headers is None
     await plain.close()
+
+
+# ---- how streams are kept --------------------------------------------------------------------------------------
+
+
+async def test_the_trace_is_kept_as_long_as_services_say_and_verbs_leave_it_so(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    async def kept() -> tuple[int, int]:
+        config = (await bus.api("STREAM.INFO.TRACE", {}))["config"]
+        return config["max_age"] // (86_400 * NANOSECONDS), config["max_bytes"]
+
+    for keeping, expected in (
+        (Keeping(1, 30, 2 << 30), (30, 2 << 30)),
+        (None, (30, 2 << 30)),
+        (Keeping(), (7, 1 << 30)),
+    ):
+        told = await Bus.connect(nats_server.url, "told", keeping=keeping)
+        await up(told)
+        assert await kept() == expected
+        await told.close()
 
 
 # ---- hints -----------------------------------------------------------------------------------------------------
