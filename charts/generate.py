@@ -27,7 +27,7 @@ BY_THE_CHART = {"hostname", "listen_host", "grace_s", "health", "otlp", "tls", "
 BY_THE_CHART_IN = {
     "database": {"url", "direct_url", "read_only_url"},
     "nats": {"url", "replicas", "trace_days", "trace_size"},
-    "sync": {"admin_token"},
+    "sync": {"admin_token", "mta_sts", "mta_sts_mx"},
 }
 Tree = dict[str, Any]
 
@@ -69,6 +69,7 @@ ITEMS: dict[str, Any] = {
         secret=_closed(["name", "key"], name=TEXT, key=TEXT),
     ),
     "provision.aliases": _closed(["address", "targets"], address=TEXT, targets={"type": "array", "items": TEXT}),
+    "mtaSts.mx": TEXT,
     "proxyProtocol.networks": TEXT,
     "tls.extraNames": TEXT,
     "tls.domains": _closed(["secret"], secret=TEXT, names={"type": "array", "items": TEXT}),

@@ -187,11 +187,13 @@ def draw(board: dict[str, Any], prometheus: str, namespace: str, lasts_s: float,
     """The board's last `lasts_s` seconds as a picture."""
     end, rows = time.time(), max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in board["panels"])
     figure = pyplot.figure(figsize=(12.8, 0.33 * rows + 0.6), facecolor=PAPER)
-    grid = figure.add_gridspec(rows, 24, left=0.045, right=0.985, top=0.935, bottom=0.035, wspace=3.4, hspace=15)
+    grid = figure.add_gridspec(4 * rows, 24, left=0.045, right=0.985, top=0.955, bottom=0.02, wspace=3.4, hspace=0)
     figure.text(0.03, 0.966, board["title"], color=INK, fontsize=13, weight="bold")
     for panel in board["panels"]:
         at, unit = panel["gridPos"], panel["fieldConfig"]["defaults"]["unit"]
-        axes = figure.add_subplot(grid[at["y"] : at["y"] + at["h"], at["x"] : at["x"] + at["w"]], facecolor=PANEL)
+        # Of a row's four quarters some are the title's above and the axis's below.
+        high, wide = slice(4 * at["y"] + 3, 4 * (at["y"] + at["h"]) - 2), slice(at["x"], at["x"] + at["w"])
+        axes = figure.add_subplot(grid[high, wide], facecolor=PANEL)
         axes.set_title(panel["title"], color=INK, fontsize=9, loc="left")
         axes.tick_params(colors=INK, labelsize=7, length=0, pad=2)
         for spine in axes.spines.values():

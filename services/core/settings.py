@@ -294,6 +294,10 @@ class Sync(_Group):
     port: Port = 80
     tls_port: Port = 443
     admin_token: SecretStr | None = None
+    mta_sts: Literal["", "none", "testing", "enforce"] = ""
+    """The mode of the MTA-STS policy that is told at `mta-sts.<domain>` of every domain; empty: none is told."""
+    mta_sts_mx: Words = ()
+    """The MX hosts it names; empty: the public host name."""
     # What autoconfig and autodiscover tell a client: where the doors are seen from outside.
     public_hostname: str = ""
     imap_port: Port = 143

@@ -7,7 +7,7 @@ from services.core.dns import Dns
 from services.core.review import Review
 from services.core.service import Service, run
 from services.core.spool import Spool
-from services.sync import admin, autoconfig, checkup, quarantine, review, signing
+from services.sync import admin, autoconfig, checkup, mtasts, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
 from services.sync.meter import Meter
@@ -32,6 +32,7 @@ async def main(service: Service) -> None:
             admin.router(store, bus, settings.sync.admin_token, *parts),
             review.router(store, held),
             autoconfig.router(doors(settings.sync, settings.hostname)),
+            mtasts.router(settings.sync, settings.hostname),
         )
     )
     app.add_middleware(Meter, metrics=service.metrics)

@@ -32,6 +32,7 @@ INSTALLS: dict[str, Tree] = {
         "gateway": {"enabled": True, "parentRefs": [{"name": "mail", "namespace": "gateways"}]},
         "metrics": {"serviceMonitor": True, "podMonitor": True, "rules": True, "labels": {"release": "prometheus"}},
         "dashboards": {"enabled": True, "namespace": "monitoring"},
+        "mtaSts": {"enabled": True, "mode": "enforce", "mx": ["mx1.example.org", "mx2.example.org"]},
         "canary": {"enabled": True, "publicAddresses": ["192.0.2.1"], "blocklists": ["bl.example.net"]},
         "provision": {
             "prune": True,

@@ -132,6 +132,17 @@ def test_a_collector_is_told_of_and_reached(rendered: dict[str, Rendered], rende
     assert "POSTA_OTLP_ENDPOINT" not in rendered["minimal"].environment("posta-mx")
 
 
+def test_the_mta_sts_policy_is_told_where_other_servers_look(rendered: dict[str, Rendered]) -> None:
+    told = rendered["everything"].environment("posta-sync")
+    assert told["POSTA_SYNC_MTA_STS"] == "enforce"
+    assert told["POSTA_SYNC_MTA_STS_MX"] == "mx1.example.org,mx2.example.org"
+    ingress = rendered["everything"].kind("Ingress")["posta-sync"]["spec"]
+    assert "mta-sts.example.org" in ingress["tls"][0]["hosts"]
+    assert "_mta-sts.example.org." in rendered["everything"].notes
+    assert "_mta-sts" not in rendered["minimal"].notes
+    assert "POSTA_SYNC_MTA_STS" not in rendered["minimal"].environment("posta-sync")
+
+
 def test_metrics_are_for_monitoring(install: Rendered) -> None:
     for name, policy in install.kind("NetworkPolicy").items():
         for rule in policy["spec"].get("ingress", []):
@@ -206,7 +217,9 @@ def test_gateway_routes_lead_to_every_door(rendered: dict[str, Rendered]) -> Non
         f"posta-{door}" for door in ("smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s")
     }
     assert set(routes["TLSRoute"]) == {"posta-submissions", "posta-imaps", "posta-pop3s"}
-    assert routes["HTTPRoute"]["posta-http"]["spec"]["hostnames"][0] == "mail.example.org"
+    hostnames = routes["HTTPRoute"]["posta-http"]["spec"]["hostnames"]
+    assert hostnames[0] == "mail.example.org"
+    assert "mta-sts.example.org" in hostnames
     services = made.kind("Service")
     for kind in routes.values():
         for door, route in kind.items():
@@ -225,7 +238,7 @@ def test_autoconfig_tells_the_ports_that_clients_see(render: Render) -> None:
 
 
 def test_the_notes_name_every_record(rendered: dict[str, Rendered]) -> None:
-    notes = rendered["minimal"].notes
+    notes = rendered["everything"].notes
     for word in (
         "MX      10 mail.example.org.",
         "v=spf1",

@@ -74,6 +74,14 @@
 
 {{/* Autoconfig must name the ports that clients see, not those the pods listen on. */}}
 {{- define "posta.syncEnv" -}}
+{{- if .Values.mtaSts.enabled -}}
+- name: POSTA_SYNC_MTA_STS
+  value: {{ .Values.mtaSts.mode }}
+{{- with .Values.mtaSts.mx }}
+- name: POSTA_SYNC_MTA_STS_MX
+  value: {{ join "," . | quote }}
+{{- end }}
+{{ end -}}
 - name: POSTA_SYNC_ADMIN_TOKEN
   valueFrom:
     secretKeyRef:
