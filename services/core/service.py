@@ -92,7 +92,7 @@ class Service:
             from services.core.otlp import Exporter  # who exports nothing pays for nothing
         except ModuleNotFoundError as error:
             raise BadSettings(f"POSTA_OTLP_ENDPOINT: needs posta[otlp], which is not installed: {error}") from None
-        exporter = Exporter(settings.endpoint, self.name, self.settings.hostname)
+        exporter = Exporter(settings.endpoint, self.name, self.settings.hostname, self.log)
         self.spans = Spans(exporter.keep, settings.share)
         self.on_close(exporter.close)
 
