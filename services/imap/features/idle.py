@@ -17,14 +17,17 @@ async def idle(session: Session, _: None) -> AsyncGenerator[Response, None]:
     line = asyncio.create_task(session.channel.read_line())
     # One thing to wait for: a hint and the client's line both ring it.
     line.add_done_callback(lambda _: session.wake.set())
-    session.pushed(0)
+    watch = session.watch
+    if watch is not None:
+        watch.pushed(0)
     try:
         while not line.done():
             if session.opened is not None:
                 news = await session.caught_up(expunges=True)
                 for response in news:
                     yield response
-                session.pushed(len(news))
+                if watch is not None:
+                    watch.pushed(len(news))
                 if session.state is State.LOGOUT:
                     return
             while not line.done() and not await _rung(session):
