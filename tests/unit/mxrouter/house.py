@@ -18,6 +18,7 @@ from services.core.directory import Directory
 from services.core.ids import SpoolId, new_spool_id
 from services.core.notices import Notices
 from services.core.settings import Relay as Settings
+from services.core.spans import OFF, Spans
 from services.core.spool import Spool
 from services.core.store import accounts, blobs, spool
 from services.core.store.engine import Store
@@ -140,7 +141,14 @@ class House:
 
 @asynccontextmanager
 async def relaying(
-    house: House, bus: Bus, carrier: Script, *, pod: str = "pod", lease_s: float = 60, **settings: Any
+    house: House,
+    bus: Bus,
+    carrier: Script,
+    *,
+    pod: str = "pod",
+    lease_s: float = 60,
+    spans: Spans = OFF,
+    **settings: Any,
 ) -> AsyncIterator[Relay]:
     """A relay as a pod has it, which looks at the queue all the time."""
     store, log, metrics = house.store, logger("test"), Metrics("test")
@@ -157,7 +165,9 @@ async def relaying(
     keyring = Keyring(store, bus, None, None)
     await keyring.start()
     finisher = Finisher(keyring, directory, "mx.posta.test")
-    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, log, pod=pod, chance=lambda: 0.0)
+    attempts = Attempts(
+        store, bus, carrier, finisher, settler, destinations, log, pod=pod, chance=lambda: 0.0, spans=spans
+    )
     leases = Leases(store, pod, lease_s, log)
     relay = Relay(store, bus, leases, attempts, destinations, wanted, log, metrics, pod=pod)
     await relay.start()
