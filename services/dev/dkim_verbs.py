@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.dev.provision_verbs import AsJson, provisioned
+from services.dev.provision_verbs import AsJson, provisioned, shell_settings
 from services.dev.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -54,13 +53,7 @@ def _read(path: str) -> str:
 
 def dkim_settings() -> Any:
     """What of this shell's environment says how keys are sealed and looked up."""
-    # Imported late: the store takes longer to load than most verbs to run.
-    from services.core.settings import BadSettings, read
-
-    try:
-        return read({name: os.environ[name] for name in os.environ if name.startswith(_OURS)})
-    except BadSettings as error:
-        raise Trouble(str(error), 2) from None
+    return shell_settings(_OURS)
 
 
 def _row(key: Key) -> dict[str, object]:

@@ -174,6 +174,17 @@ def database_url() -> str:
     return os.environ.get("POSTA_DATABASE_URL") or str(control.ask(find(os.environ), "status")["urls"]["database"])
 
 
+def shell_settings(ours: tuple[str, ...]) -> Any:
+    """What of this shell's environment says, of those keys alone that begin so. Raises Trouble."""
+    # Imported late: a verb that needs none of it starts sooner.
+    from services.core.settings import BadSettings, read
+
+    try:
+        return read({name: os.environ[name] for name in os.environ if name.startswith(ours)})
+    except BadSettings as error:
+        raise Trouble(str(error), 2) from None
+
+
 def _password(given: str, from_stdin: bool) -> str:
     if given and from_stdin:
         raise Trouble("--password and --password-stdin exclude each other", 2)

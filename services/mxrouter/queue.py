@@ -59,6 +59,7 @@ class Claim(NamedTuple):
     requiretls: bool
     received_at: datetime
     traceparent: str
+    size: int  # octets of prefix + blob
     recipients: tuple[Waiting, ...]
 
 
@@ -117,12 +118,12 @@ WITH heads AS (
   RETURNING r.spool_id, r.n, r.address, r.notify, r.orcpt, r.attempts, r.notice_at, r.doomed, r.forwarded_by
 )
 SELECT s.spool_id, $1, s.blob_id, s.prefix, s.sender, s.sender_account_id, s.door, s.ret, s.envid, s.smtputf8,
-  s.requiretls, s.received_at, s.traceparent,
+  s.requiretls, s.received_at, s.traceparent, s.size,
   t.n, t.address, t.notify, t.orcpt, t.attempts, t.notice_at, t.doomed, t.forwarded_by
 FROM taken t JOIN spool s USING (spool_id) ORDER BY s.spool_id, t.n
 """
 _CLAIM_OF = {kind: _CLAIM.format(due_r=due.format("r"), due_e=due.format("e")) for kind, due in _KINDS.items()}
-_OF_LETTER = 13
+_OF_LETTER = 14
 # RFC 5321 4.5.3.1.8: a server takes at least a hundred. The others of the letter follow when these are settled, so what
 # a killed pod leaves behind is no more than that.
 _RECIPIENTS_AT_ONCE = 100

@@ -65,6 +65,7 @@ INSTALLS: dict[str, Tree] = {
         },
         "tls": {"existingSecret": "mail-cert"},
         "dkim": {"existingSecret": "dkim"},
+        "seal": {"existingSecret": "seal", "existingSecretFormerKey": "former"},
         "admin": {"existingSecret": "admin", "existingSecretKey": "token"},
         "clamd": {"addresses": ["clamd.scan:3310"]},
         "tracing": {"endpoint": "http://collector.tracing:4318", "share": 0.25, "peers": [{"namespaceSelector": {}}]},

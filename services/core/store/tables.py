@@ -391,7 +391,7 @@ relay_routes = Table(
     Column("port", Integer, nullable=False),
     Column("implicit_tls", Boolean, nullable=False),
     Column("username", Text, nullable=False),
-    Column("password", Text, nullable=False),
+    Column("password", Text, nullable=False),  # sealed, see core/seal.py; in the clear where it is older than that
     _moment("created_at"),
     info=_reference,
 )
@@ -463,5 +463,15 @@ tls_results = Table(
     Column("host", Text, primary_key=True),  # empty: no host, the policy itself could not be had
     Column("result", Text, primary_key=True),  # successful, or the result types of RFC 8460 4.3
     _number("sessions"),
+    info={"distribution": "domain"},
+)
+
+# Days of a domain that are done with: reported on by `spool_id`, or not asked about.
+tls_reports = Table(
+    "tls_reports",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("spool_id", Text),
     info={"distribution": "domain"},
 )

@@ -17,6 +17,8 @@ from services.core.bus import Bus
 from services.core.directory import Directory
 from services.core.ids import SpoolId, new_spool_id
 from services.core.notices import Notices
+from services.core.ownmail import OwnMail
+from services.core.seal import Seal
 from services.core.settings import Relay as Settings
 from services.core.spans import OFF, Spans
 from services.core.spool import Spool
@@ -26,6 +28,7 @@ from services.core.telemetry import Metrics, logger
 from services.mxrouter.attempt import Attempts
 from services.mxrouter.carriage import Fate, Letter, Outcome, Route
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.hold import Hold
 from services.mxrouter.keyring import Keyring
 from services.mxrouter.leases import Leases
 from services.mxrouter.outgoing import Finisher
@@ -147,6 +150,7 @@ async def relaying(
     *,
     pod: str = "pod",
     lease_s: float = 60,
+    seal: Seal | None = None,
     spans: Spans = OFF,
     **settings: Any,
 ) -> AsyncIterator[Relay]:
@@ -159,17 +163,18 @@ async def relaying(
         monotonic, lambda limit: limit, connections=wanted.connections, per_minute=wanted.per_minute
     )
     settler = Settler(
-        store, bus, Notices(Spool(store, bus, log), directory, "mx.posta.test"), log, metrics,
+        store, bus, Notices(OwnMail(Spool(store, bus, log), directory), "mx.posta.test"), log, metrics,
         pod=pod, host="mx.posta.test", patience=Patience(timedelta(hours=4), timedelta(days=5)), chance=lambda: 0.0,
     )  # fmt: skip
     keyring = Keyring(store, bus, None, None)
     await keyring.start()
     finisher = Finisher(keyring, directory, "mx.posta.test")
+    hold = Hold(wanted.memory)
     attempts = Attempts(
-        store, bus, carrier, finisher, settler, destinations, log, pod=pod, chance=lambda: 0.0, spans=spans
+        store, bus, carrier, finisher, settler, destinations, hold, log, pod=pod, chance=lambda: 0.0, spans=spans
     )
     leases = Leases(store, pod, lease_s, log)
-    relay = Relay(store, bus, leases, attempts, destinations, wanted, log, metrics, pod=pod)
+    relay = Relay(store, bus, leases, attempts, destinations, wanted, seal or Seal(None), log, metrics, pod=pod)
     await relay.start()
     tasks = [asyncio.create_task(relay.run_forever()), asyncio.create_task(leases.renew_forever())]
     try:

@@ -34,6 +34,7 @@ def decide(*outcomes: Outcome, after_h: float = 0, notify: str | None = None, se
         False,
         THEN,
         "",
+        0,
         waiting,
     )
     return plan(claim, outcomes, THEN + timedelta(hours=after_h), PATIENCE, 0)
