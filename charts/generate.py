@@ -23,7 +23,7 @@ from boards import BOARDS, Board, Panel  # noqa: E402
 
 from services.core.settings import Settings  # noqa: E402
 
-BY_THE_CHART = {"hostname", "listen_host", "grace_s", "health", "tls", "proxy", "probe"}
+BY_THE_CHART = {"hostname", "listen_host", "reuse_port", "grace_s", "health", "tls", "proxy", "probe"}
 BY_THE_CHART_IN = {"database": {"url", "direct_url"}, "nats": {"url", "replicas"}, "sync": {"admin_token"}}
 Tree = dict[str, Any]
 

@@ -54,6 +54,12 @@ class Program:
     stop: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 10.0),)
     """What is sent and how long each may take, before SIGKILL to its whole process group."""
     with_parent: signal.Signals = signal.SIGKILL
+    of: str = ""
+    """The service it is one of several processes of."""
+
+    @property
+    def service(self) -> str:
+        return self.of or self.name
 
 
 class Child:
