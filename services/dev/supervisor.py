@@ -214,7 +214,7 @@ class Supervisor:
             ports=ports,
             cwd=CLONE,
             # The service's own grace is shorter, so it is killed only when it does not keep it.
-            stop=((signal.SIGTERM, GRACE_S + 4.0),),
+            stop=((signal.SIGTERM, float(env["POSTA_GRACE_S"]) + 4.0),),
         )
 
     async def _prepare(self, env: Mapping[str, str], up: asyncio.Event) -> dict[str, str]:

@@ -14,6 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.dev.plan import SERVICES
 from tests.flow.conftest import TWICE, Platform
 
+GRACE_S = 12
+"""Long enough for two cores to bring five hundred clients back while they do everything else."""
+
 
 class Doubled(Platform):
     """Knows which process serves whom, and what each has done."""
@@ -54,6 +57,7 @@ def doubled(new_platform: Callable[..., Platform]) -> Iterator[Doubled]:
             "POSTA_SPOOL_SWEEP_S": "1",
             "POSTA_DELIVERY_ACK_WAIT_S": "3",
             "POSTA_SCAN_DEADLINE_S": "5",
+            "POSTA_GRACE_S": str(GRACE_S),
             "POSTA_SUBMISSION_RECIPIENTS_PER_HOUR": "0",
             "POSTA_SUBMISSION_RECIPIENTS_PER_DAY": "0",
             "POSTA_SUBMISSION_PAUSE_RECIPIENTS": "0",
