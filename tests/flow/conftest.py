@@ -44,6 +44,8 @@ class Platform:
     base: int
     env: dict[str, str]
     state: dict[str, Any] = field(default_factory=dict)
+    code: Path = REPO
+    """The clone that its verbs and services are run from."""
 
     @property
     def ports(self) -> dict[str, int]:
@@ -73,7 +75,7 @@ class Platform:
         """Run `posta <words>` against this platform, whatever comes of it."""
         return subprocess.run(
             (sys.executable, "-m", "services.dev", *words),
-            cwd=REPO,
+            cwd=self.code,
             env=self.env,
             input=stdin,
             capture_output=True,
