@@ -23,7 +23,8 @@ from services.dev.trouble import Trouble
 # `python -m` looks for packages here first: the code that runs posta is the code the services run.
 CLONE = Path(services.__file__ or ".").resolve().parent.parent
 PREPARE = ("-m", "services.dev.prepare")
-START_S = 60.0
+START_S, START_EACH_S = 60.0, 5.0
+"""How long a process may take to be ready, and how much longer for each that starts beside it."""
 GRACE_S = 8
 CONNECTIONS_EACH = 24
 """To Postgres: what a process opens at most, and its part of what everybody else does."""
@@ -158,7 +159,7 @@ class Supervisor:
                 group.create_task(self._ready(child))
 
     async def _ready(self, child: Child) -> None:
-        await child.until_ready(_patience_s(child))
+        await child.until_ready(_patience_s(child) + START_EACH_S * len(self.children))
         ports = ", ".join(f"{name} {port}" for name, port in child.program.ports.items() if name != "health")
         self._say(f"{child.program.name} is ready" + (f" ({ports})" if ports else ""))
 
