@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.dev.plan import SERVICES
 from tests.flow.conftest import TWICE, Platform
 
-GRACE_S = 12
+GRACE_S = 15
 """Long enough for two cores to bring five hundred clients back while they do everything else."""
 
 
