@@ -28,6 +28,8 @@ from tests.flow.conftest import REPO, Platform, User, free_base
 from tests.flow.faults.world import FAR, FarServer
 from tests.flow.replicas.conftest import mx
 
+pytestmark = pytest.mark.timeout(300)  # two platforms start
+
 PREVIOUS = "53dc8b8d6b605fd4ef0f9d2825a276f0318524f9"
 """What landed last. Whoever lands a change after this one names this one here."""
 OLD, NEW = "previous", "this"

@@ -13,6 +13,8 @@ from tests.flow.clients import Imap, arrived, drop, letter, message_id, offer, s
 from tests.flow.replicas.conftest import mx
 from tests.flow.test_kill import BACK_S, Books, Session, names, once
 
+pytestmark = pytest.mark.timeout(300)  # a platform of two of each starts
+
 SENDERS = 4
 BETWEEN = 25  # messages accepted from one kill to the next
 
@@ -113,7 +115,6 @@ def test_work_is_shared(doubled: Any, carol: Any) -> None:
         client.close()
 
 
-@pytest.mark.timeout(240)
 def test_one_process_of_each_service_is_killed_under_load(doubled: Any, carol: Any) -> None:
     books, enough = Books(carol), threading.Event()
     sessions = [Session(doubled, books, by_mx=n % 2 == 1) for n in range(SENDERS)]
