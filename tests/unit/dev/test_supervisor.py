@@ -61,6 +61,7 @@ def test_no_orphan_outlives_a_killed_supervisor(fleet: Any) -> None:
     children = pids(fleet)
 
     supervisor.kill()
+    supervisor.wait()
 
     for name, pid in children.items():
         fleet.eventually(f"{name} is gone", lambda pid=pid: not fleet.alive(pid))
