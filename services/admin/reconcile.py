@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Literal
+from operator import attrgetter
+from typing import Literal, TypeVar
 
 from services.admin.declared import Account, Alias, Declaration, write
 from services.core.address import parse
@@ -16,6 +17,7 @@ from services.core.store import accounts, credentials
 from services.core.store.engine import Connection, Store
 
 PAGE = 1000
+_Row = TypeVar("_Row")
 Announce = Callable[[str, AccountId | None], Awaitable[object]]
 """Told of each change after its commit: the domain or the account it is about."""
 
@@ -178,37 +180,29 @@ async def _create(conn: Connection, declared: Account, secret: str | None) -> No
         await accounts.suspend(conn, account_id)
 
 
-async def _domains(store: Store) -> AsyncIterator[str]:
+Page = Callable[..., Awaitable[Sequence[_Row]]]
+
+
+async def _every(store: Store, name: str, page: Page[_Row], key: Callable[[_Row], str]) -> AsyncIterator[_Row]:
+    """All rows of a listing that is read by pages, each from the `key` behind which it goes on."""
     after = ""
     while True:
-        async with store.query("admin.domains") as conn:
-            page = await accounts.list_domains(conn, limit=PAGE, after=after)
-        for each in page:
+        async with store.query(name) as conn:
+            rows = await page(conn, limit=PAGE, after=after)
+        for each in rows:
             yield each
-        if len(page) < PAGE:
+        if len(rows) < PAGE:
             return
-        after = page[-1]
+        after = key(rows[-1])
 
 
-async def _accounts(store: Store) -> AsyncIterator[accounts.Account]:
-    after = ""
-    while True:
-        async with store.query("admin.accounts") as conn:
-            page = await accounts.list_accounts(conn, limit=PAGE, after=after)
-        for each in page:
-            yield each
-        if len(page) < PAGE:
-            return
-        after = page[-1].address
+def _domains(store: Store) -> AsyncIterator[str]:
+    return _every(store, "admin.domains", accounts.list_domains, str)
 
 
-async def _aliases(store: Store) -> AsyncIterator[accounts.Alias]:
-    after = ""
-    while True:
-        async with store.query("admin.aliases") as conn:
-            page = await accounts.list_aliases(conn, limit=PAGE, after=after)
-        for each in page:
-            yield each
-        if len(page) < PAGE:
-            return
-        after = page[-1].address
+def _accounts(store: Store) -> AsyncIterator[accounts.Account]:
+    return _every(store, "admin.accounts", accounts.list_accounts, attrgetter("address"))
+
+
+def _aliases(store: Store) -> AsyncIterator[accounts.Alias]:
+    return _every(store, "admin.aliases", accounts.list_aliases, attrgetter("address"))

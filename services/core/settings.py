@@ -130,6 +130,8 @@ class Mxrouter(_Group):
     """Connections at once from one /24 or /48."""
     max_per_minute: Ceiling = 0
     """New connections from one /24 or /48."""
+    messages_per_minute: Ceiling = 0
+    """Messages from one /24 or /48, in one pod; whoever sends more is told to come again."""
     require_helo_name: bool = False
     """HELO must be a full name or an address literal, and not ours."""
     require_rdns: bool = False
@@ -150,6 +152,8 @@ class Relay(_Group):
     """To one destination at once, from all relay pods together."""
     per_minute: Ceiling = 0
     """Messages to one destination, from all relay pods together."""
+    memory: ByteSize = ByteSize(128 * 1024 * 1024)
+    """Octets of messages in hand at once, a pod makes up to four copies; what is over 256 KiB waits for room."""
     poll_s: Seconds = 2
     lease_s: Annotated[float, Field(ge=3)] = 120
     """What a killed pod had in hand is taken up by another after that time."""
@@ -172,6 +176,8 @@ class Relay(_Group):
     reuse_messages: Count = 100
     dane: bool = True
     mta_sts: bool = True
+    tls_reports: bool = True
+    """Domains that ask for it are told daily how TLS with them went (RFC 8460)."""
     ca: Path | None = None
     """PEM file of CAs that are trusted besides the system's, for smarthosts and MTA-STS."""
     discard_ehlo_keywords: Words = ()
@@ -186,6 +192,13 @@ class Dkim(_Group):
 class Srs(_Group):
     secret: SecretStr | None = None
     """Proves that a bounce answers a forward of ours; without it the store makes one for all processes."""
+
+
+class Seal(_Group):
+    secret: SecretStr | None = None
+    """Seals the passwords of smarthosts in the store; without it none is kept. Services and `posta` need the same."""
+    former: SecretStr | None = None
+    """The one before, while `posta route seal` has not sealed all of them anew."""
 
 
 class Scan(_Group):
@@ -321,6 +334,7 @@ class Settings(_Group):
     relay: Relay = Relay()
     dkim: Dkim = Dkim()
     srs: Srs = Srs()
+    seal: Seal = Seal()
     scan: Scan = Scan()
     filter: Filter = Filter()
     quarantine: Quarantine = Quarantine()

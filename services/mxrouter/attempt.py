@@ -15,6 +15,7 @@ from services.core.subjects import relay_destination
 from services.core.telemetry import Logger
 from services.mxrouter.carriage import Addressee, Carrier, Fate, Letter, Outcome, Route
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.hold import Hold
 from services.mxrouter.outgoing import Finisher, Parcel
 from services.mxrouter.queue import Claim, Waiting
 from services.mxrouter.routes import Rules, destination, pick
@@ -27,6 +28,7 @@ _LOST_S = 3600.0
 _DOOMED = Outcome(Fate.FAILED, 554, "5.3.0", "Given up by the postmaster")
 _BUSY = Outcome(Fate.LATER, 451, "4.3.2", "As many messages as that relay may have are on their way to it")
 _UNSIGNED = Outcome(Fate.LATER, 451, "4.7.5", "The message cannot be signed for now")
+_LOCKED = Outcome(Fate.LATER, 451, "4.3.5", "The password for that relay cannot be opened")
 _FAULT = Outcome(Fate.LATER, 451, "4.3.0", "Something went wrong here")
 
 
@@ -41,6 +43,7 @@ class Attempts:
         finisher: Finisher,
         settler: Settler,
         destinations: Destinations,
+        hold: Hold,
         log: Logger,
         *,
         pod: str,
@@ -48,7 +51,7 @@ class Attempts:
     ) -> None:
         self._store, self._bus, self._carrier = store, bus, carrier
         self._finisher, self._settler = finisher, settler
-        self._destinations, self._log, self._pod, self._chance = destinations, log, pod, chance
+        self._destinations, self._hold, self._log, self._pod, self._chance = destinations, hold, log, pod, chance
 
     async def make(self, claim: Claim, rules: Rules, visited: str) -> None:
         """Attempt it and write down the outcome. `visited`: the destination that the caller has entered.
@@ -57,7 +60,9 @@ class Attempts:
         """
         route = pick(rules, claim.sender, claim.domain)
         name = destination(route)
-        if name == visited:
+        if route.smarthost is not None and route.smarthost.locked:
+            await self.without(claim, _LOCKED)
+        elif name == visited:
             await self._through(claim, route, name)
         elif (down := self._destinations.down(name)) is not None:
             await self.without(claim, down.outcome)
@@ -75,6 +80,10 @@ class Attempts:
         await self._settler.settle(claim, [_doom(one) or outcome for one in claim.recipients])
 
     async def _through(self, claim: Claim, route: Route, name: str) -> None:
+        async with self._hold.room(name, claim.size):
+            await self._with_room(claim, route, name)
+
+    async def _with_room(self, claim: Claim, route: Route, name: str) -> None:
         octets = claim.prefix + (await blobs.read(self._store, [claim.blob_id]))[claim.blob_id]
         try:
             letters = await self._letters(claim, octets)

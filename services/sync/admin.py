@@ -29,7 +29,7 @@ from services.sync.models import (
     ShownAppPassword,
     plain,
 )
-from services.sync.outbound import queue_part, routes_part
+from services.sync.outbound import queue_part
 from services.sync.problems import Problem
 
 _bearer = HTTPBearer(auto_error=False)
@@ -56,7 +56,7 @@ def router(store: Store, bus: Bus, token: SecretStr | None, *more: Part) -> APIR
         tags=["admin"],
         responses={status: {"model": Problem} for status in _REPLIES},
     )
-    for part in (_domains, _accounts, _passwords, _aliases, queue_part, routes_part, *more):
+    for part in (_domains, _accounts, _passwords, _aliases, queue_part, *more):
         part(api, store, bus)
     return api
 

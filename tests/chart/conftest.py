@@ -52,6 +52,7 @@ INSTALLS: dict[str, Tree] = {
         },
         "tls": {"existingSecret": "mail-cert"},
         "dkim": {"existingSecret": "dkim"},
+        "seal": {"existingSecret": "seal", "existingSecretFormerKey": "former"},
         "admin": {"existingSecret": "admin", "existingSecretKey": "token"},
         "clamd": {"addresses": ["clamd.scan:3310"]},
         "serviceAccount": {"create": False, "name": "mail"},

@@ -111,6 +111,8 @@ def test_every_secret_may_be_the_operators_own(rendered: dict[str, Rendered]) ->
         "POSTA_NATS_URL": {"name": "nats", "key": "url"},
         "POSTA_DKIM_KEY_SECRET": {"name": "dkim", "key": "dkim-key-secret"},
         "POSTA_SRS_SECRET": {"name": "dkim", "key": "srs-secret"},
+        "POSTA_SEAL_SECRET": {"name": "seal", "key": "seal-secret"},
+        "POSTA_SEAL_FORMER": {"name": "seal", "key": "former"},
         "POSTA_SYNC_ADMIN_TOKEN": {"name": "admin", "key": "token"},
     }
     assert not made.kind("StatefulSet")

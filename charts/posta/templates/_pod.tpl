@@ -99,6 +99,18 @@ securityContext:
     secretKeyRef:
       name: {{ .Values.dkim.existingSecret | default (include "posta.generated" .) }}
       key: {{ empty .Values.dkim.existingSecret | ternary "srs-secret" .Values.dkim.existingSecretSrsKey }}
+- name: POSTA_SEAL_SECRET
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.seal.existingSecret | default (include "posta.generated" .) }}
+      key: {{ empty .Values.seal.existingSecret | ternary "seal-secret" .Values.seal.existingSecretKey }}
+{{- if and .Values.seal.existingSecret .Values.seal.existingSecretFormerKey }}
+- name: POSTA_SEAL_FORMER
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.seal.existingSecret }}
+      key: {{ .Values.seal.existingSecretFormerKey }}
+{{- end }}
 {{- end }}
 
 {{/* Waits until the schema is at least what this version was written for: the pod is not started on an older one. */}}
