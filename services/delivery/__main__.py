@@ -27,6 +27,7 @@ async def main(service: Service) -> None:
         service.log,
         service.metrics,
         host=settings.hostname,
+        spans=service.spans,
     )
     service.on_close(consumer.close)
     service.spawn(Pulse(store, bus, service.log, service.metrics).run(), "pulse")

@@ -9,10 +9,11 @@ from itertools import groupby
 from services.contracts.v1.mail_pb2 import RelayDestination
 from services.core.bus import Bus
 from services.core.dkim.keys import KeyUnusable
+from services.core.spans import OFF, Facts, Spans
 from services.core.store import blobs
 from services.core.store.engine import Store
 from services.core.subjects import relay_destination
-from services.core.telemetry import Logger
+from services.core.telemetry import Logger, tracing
 from services.mxrouter.carriage import Addressee, Carrier, Fate, Letter, Outcome, Route
 from services.mxrouter.destinations import Destinations
 from services.mxrouter.hold import Hold
@@ -48,17 +49,22 @@ class Attempts:
         *,
         pod: str,
         chance: Callable[[], float],
+        spans: Spans = OFF,
     ) -> None:
         self._store, self._bus, self._carrier = store, bus, carrier
         self._finisher, self._settler = finisher, settler
         self._destinations, self._hold, self._log, self._pod, self._chance = destinations, hold, log, pod, chance
+        self._spans = spans
 
     async def make(self, claim: Claim, rules: Rules, visited: str) -> None:
         """Attempt it and write down the outcome. `visited`: the destination that the caller has entered.
 
         Raises `StoreUnavailable` before anything is attempted.
         """
-        route = pick(rules, claim.sender, claim.domain)
+        with tracing(claim.traceparent):
+            await self._make(claim, pick(rules, claim.sender, claim.domain), visited)
+
+    async def _make(self, claim: Claim, route: Route, visited: str) -> None:
         name = destination(route)
         if route.smarthost is not None and route.smarthost.locked:
             await self.without(claim, _LOCKED)
@@ -84,6 +90,7 @@ class Attempts:
             await self._with_room(claim, route, name)
 
     async def _with_room(self, claim: Claim, route: Route, name: str) -> None:
+        began_ns = self._spans.now()
         octets = claim.prefix + (await blobs.read(self._store, [claim.blob_id]))[claim.blob_id]
         try:
             letters = await self._letters(claim, octets)
@@ -103,6 +110,8 @@ class Attempts:
         rest = next((outcome for outcome in outcomes.values() if outcome.unreachable), _FAULT)
         final = [_doom(one) or outcomes.get(one.n, rest) for one in claim.recipients]
         await self._settler.settle(claim, final, octets)
+        facts: Facts = {"posta.spool_id": claim.spool_id, "posta.destination": name, "smtp.code": final[0].code}
+        self._spans.step(claim.traceparent, "relay attempt", began_ns, facts)
 
     async def _letters(self, claim: Claim, octets: bytes) -> list[tuple[list[Waiting], Letter]]:
         """All that is to be carried, ready before any of it is: what the store cannot give stops it here.

@@ -65,7 +65,19 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
     finisher = Finisher(keyring, directory, service.settings.hostname)
     hold = Hold(settings.memory)
     service.metrics.gauge("relay_memory_octets", "Octets of large messages in hand.").set_function(lambda: hold.octets)
-    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, hold, service.log, pod=pod, chance=random)
+    attempts = Attempts(
+        store,
+        bus,
+        carrier,
+        finisher,
+        settler,
+        destinations,
+        hold,
+        service.log,
+        pod=pod,
+        chance=random,
+        spans=service.spans,
+    )
     leases = Leases(store, pod, settings.lease_s, service.log)
     seal = Seal(service.settings.seal.secret, service.settings.seal.former)
     relay = Relay(store, bus, leases, attempts, destinations, settings, seal, service.log, service.metrics, pod=pod)

@@ -8,7 +8,7 @@ from services.core.review import Review
 from services.core.seal import Seal
 from services.core.service import Service, run
 from services.core.spool import Spool
-from services.sync import admin, autoconfig, checkup, outbound, quarantine, review, signing
+from services.sync import admin, autoconfig, checkup, mtasts, outbound, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
 from services.sync.meter import Meter
@@ -34,6 +34,7 @@ async def main(service: Service) -> None:
             admin.router(store, bus, settings.sync.admin_token, *parts),
             review.router(store, held),
             autoconfig.router(doors(settings.sync, settings.hostname)),
+            mtasts.router(settings.sync, settings.hostname),
         )
     )
     app.add_middleware(Meter, metrics=service.metrics)

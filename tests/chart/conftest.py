@@ -32,11 +32,23 @@ INSTALLS: dict[str, Tree] = {
         "gateway": {"enabled": True, "parentRefs": [{"name": "mail", "namespace": "gateways"}]},
         "metrics": {"serviceMonitor": True, "podMonitor": True, "rules": True, "labels": {"release": "prometheus"}},
         "dashboards": {"enabled": True, "namespace": "monitoring"},
+        "mtaSts": {"enabled": True, "mode": "enforce", "mx": ["mx1.example.org", "mx2.example.org"]},
         "canary": {"enabled": True, "publicAddresses": ["192.0.2.1"], "blocklists": ["bl.example.net"]},
         "provision": {
             "prune": True,
-            "domains": ["example.com"],
-            "accounts": [{"address": "a@example.org", "passwordSecret": {"name": "people", "key": "a"}}],
+            "domains": [
+                "example.com",
+                {"domain": "example.org", "policy": {"heldMail": "accept", "notifySender": True, "digest": False}},
+            ],
+            "accounts": [
+                {
+                    "address": "a@example.org",
+                    "passwordSecret": {"name": "people", "key": "a"},
+                    "quota": 10 << 30,
+                    "recipientsPerHour": 2_000_000,
+                    "recipientsPerDay": None,
+                }
+            ],
             "dkim": [{"domain": "example.org", "selector": "s1", "secret": {"name": "dkim", "key": "s1.pem"}}],
             "aliases": [{"address": "info@example.org", "targets": ["a@example.org"]}],
         },
@@ -48,6 +60,7 @@ INSTALLS: dict[str, Tree] = {
             "existingSecret": "db-app",
             "existingSecretKey": "uri",
             "existingSecretDirectKey": "direct-uri",
+            "existingSecretReadOnlyKey": "ro-uri",
             "networks": ["10.2.0.0/16"],
         },
         "tls": {"existingSecret": "mail-cert"},
@@ -55,15 +68,23 @@ INSTALLS: dict[str, Tree] = {
         "seal": {"existingSecret": "seal", "existingSecretFormerKey": "former"},
         "admin": {"existingSecret": "admin", "existingSecretKey": "token"},
         "clamd": {"addresses": ["clamd.scan:3310"]},
+        "tracing": {"endpoint": "http://collector.tracing:4318", "share": 0.25, "peers": [{"namespaceSelector": {}}]},
         "serviceAccount": {"create": False, "name": "mail"},
     },
     "dsn": {
-        "database": {"url": "postgresql://u:p@pooler:6432/posta", "directUrl": "postgresql://u:p@db:5432/posta"},
+        "database": {
+            "url": "postgresql://u:p@pooler:6432/posta",
+            "directUrl": "postgresql://u:p@db:5432/posta",
+            "readOnlyUrl": "postgresql://u:p@db-ro:5432/posta",
+        },
         "nats": {"url": "nats://nats.bus:4222", "members": 3},
     },
     "scaled": {
         "defaults": {"replicas": 3, "autoscaling": {"enabled": True, "minReplicas": 3}},
-        "tls": {"certManager": {"enabled": True}},
+        "tls": {
+            "certManager": {"enabled": True},
+            "domains": [{"secret": "com-tls", "names": ["mail.example.com"]}, {"secret": "net-tls"}],
+        },
         "nats": {"members": 3},
         "services": {"relay": {"nodeSelector": {"egress": "mail"}, "priorityClassName": "high"}},
     },

@@ -20,6 +20,7 @@ from services.core.notices import Notices
 from services.core.ownmail import OwnMail
 from services.core.seal import Seal
 from services.core.settings import Relay as Settings
+from services.core.spans import OFF, Spans
 from services.core.spool import Spool
 from services.core.store import accounts, blobs, spool
 from services.core.store.engine import Store
@@ -156,6 +157,7 @@ async def relaying(
     pod: str = "pod",
     lease_s: float = 60,
     seal: Seal | None = None,
+    spans: Spans = OFF,
     **settings: Any,
 ) -> AsyncIterator[Relay]:
     """A relay as a pod has it, which looks at the queue all the time."""
@@ -174,7 +176,9 @@ async def relaying(
     await keyring.start()
     finisher = Finisher(keyring, directory, "mx.posta.test")
     hold = Hold(wanted.memory)
-    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, hold, log, pod=pod, chance=lambda: 0.0)
+    attempts = Attempts(
+        store, bus, carrier, finisher, settler, destinations, hold, log, pod=pod, chance=lambda: 0.0, spans=spans
+    )
     leases = Leases(store, pod, lease_s, log)
     relay = Relay(store, bus, leases, attempts, destinations, wanted, seal or Seal(None), log, metrics, pod=pod)
     await relay.start()

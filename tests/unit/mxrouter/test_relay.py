@@ -15,6 +15,7 @@ from services.core.dkim.rotation import Rotation
 from services.core.dns import Dns
 from services.core.outbound import Outbound
 from services.core.seal import Seal
+from services.core.spans import Span, Spans
 from services.core.store import accounts, routes
 from services.core.store.queued import Selection
 from services.core.store.spool import Recipient
@@ -51,6 +52,25 @@ async def test_a_message_goes_out_and_leaves_nothing(house: House, bus: Bus, car
     said = "250 2.0.0 Queued, by mx.far.test"
     await until(lambda: _told(bus, spool_id, 3))
     assert await steps(bus, spool_id) == [("relayed", f"{who}.test", said) for who in ("b@far", "c@far", "d@else")]
+
+
+async def test_each_attempt_is_a_step_of_the_messages_trace(house: House, bus: Bus, carrier: Script) -> None:
+    kept: list[Span] = []
+    door, carrier.says["far.test"] = Spans(kept.append).begin(), LATER
+    await house.accept("b@far.test", traceparent=door.traceparent)
+    async with relaying(house, bus, carrier, spans=Spans(kept.append)):
+        await until(lambda: _tried(kept, 1))
+        carrier.says.clear()
+        await house.age(1)
+        await until(lambda: _tried(kept, 2))
+    assert [(each.name, each.parent, each.trace.trace_id) for each in kept] == [
+        ("relay attempt", door.span_id, door.trace_id)
+    ] * 2
+    assert [each.facts["smtp.code"] for each in kept] == [LATER.code, SENT.code]
+
+
+async def _tried(kept: list[Span], times: int) -> bool:
+    return len(kept) == times
 
 
 async def _told(bus: Bus, spool_id: str, count: int) -> bool:
