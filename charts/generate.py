@@ -23,7 +23,7 @@ from boards import BOARDS, Board, Panel  # noqa: E402
 
 from services.core.settings import Settings  # noqa: E402
 
-BY_THE_CHART = {"hostname", "listen_host", "grace_s", "health", "otlp", "tls", "proxy", "probe"}
+BY_THE_CHART = {"hostname", "listen_host", "reuse_port", "grace_s", "health", "otlp", "tls", "proxy", "probe"}
 BY_THE_CHART_IN = {
     "database": {"url", "direct_url", "read_only_url"},
     "nats": {"url", "replicas", "trace_days", "trace_size"},

@@ -54,6 +54,7 @@ async def open_smtp(
         log=service.log,
         host=service.settings.listen_host,
         port=port,
+        shared=service.settings.reuse_port,
         tls=tls,
         implicit_tls=implicit_tls,
         proxy=proxies(service),

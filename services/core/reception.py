@@ -74,11 +74,13 @@ class Reception:
             self._loop.add_reader(each, self._accept, each)
 
     def stop(self) -> None:
-        """Let nobody in any more. Safe to call again."""
+        """Let nobody in any more but who has been connected by the kernel already. Safe to call again."""
         if not self._closing:
             self._closing = True
             for each in self._sockets:
                 self._loop.remove_reader(each)
+                # Who is in the queue of a socket that closes is cut off without a word.
+                self._accept(each)
                 each.close()
 
     async def empty(self, patience_s: float) -> None:
@@ -151,8 +153,11 @@ class Reception:
             self._loop.call_exception_handler(what)
 
 
-async def listen(host: str, port: int) -> list[socket.socket]:
-    """Sockets that listen on every address of `host`; raises OSError when one cannot be had."""
+async def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """Sockets that listen on every address of `host`; raises OSError when one cannot be had.
+
+    `shared`: processes of the same user that say so as well may have the same port, each with a queue of its own.
+    """
     found = await asyncio.get_running_loop().getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
@@ -161,6 +166,8 @@ async def listen(host: str, port: int) -> list[socket.socket]:
         for family, _, _, _, address in dict.fromkeys(found):
             made.append(listening := socket.socket(family, socket.SOCK_STREAM))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # those it accepts inherit all of these
             for option, value in _KEEPALIVE:
                 listening.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -371,6 +371,8 @@ class Settings(_Group):
 
     hostname: str = "localhost"
     listen_host: str = "0.0.0.0"
+    reuse_port: bool = False
+    """Other processes of the service listen on the same ports of this machine; the kernel shares new peers out."""
     grace_s: Annotated[float, Field(ge=0)] = 25
     database: Database = Database()
     nats: Nats = Nats()

@@ -201,9 +201,9 @@ class Listener:
             proxy=proxy,
         )
 
-    async def listen(self, host: str, port: int) -> None:
-        """Begin to accept; raises `OSError` naming the address when the port is taken."""
-        self._reception.start(await listen(host, port))
+    async def listen(self, host: str, port: int, *, shared: bool = False) -> None:
+        """Begin to accept, `shared` with other processes; raises `OSError` when the port is taken."""
+        self._reception.start(await listen(host, port, shared=shared))
 
     @property
     def port(self) -> int:

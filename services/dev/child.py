@@ -55,6 +55,12 @@ class Program:
     stop: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 10.0),)
     """What is sent and how long each may take, before SIGKILL to its whole process group."""
     with_parent: signal.Signals = signal.SIGKILL
+    of: str = ""
+    """The service it is one of several processes of."""
+
+    @property
+    def service(self) -> str:
+        return self.of or self.name
 
     def start_with(self, log: IO[bytes]) -> dict[str, Any]:
         """What any way to start a process is to be told, beside `argv`; it writes to `log`."""

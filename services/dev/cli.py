@@ -45,6 +45,9 @@ def _up(
     ] = False,
     only: Annotated[str, typer.Option(help="Run these services alone (comma-separated).")] = "",
     without: Annotated[str, typer.Option(help="Run all services but these (comma-separated).")] = "",
+    replicas: Annotated[
+        str, typer.Option(help="Run several processes of a service behind its ports: imap=2,delivery=2.")
+    ] = "",
     demo: Annotated[
         bool | None,
         typer.Option("--demo/--no-demo", help="Send the demo message (not sent by default with --detach)."),
@@ -64,12 +67,12 @@ def _up(
     """Start the embedded servers and every service, send a demo message, stay until Ctrl-C."""
     if not engines:
         os.environ["POSTA_ENGINES"] = "none"
-    home, plan = find(os.environ), Plan(base_of(os.environ)).chosen(only, without)
+    home, plan = find(os.environ), Plan(base_of(os.environ)).chosen(only, without).scaled(replicas)
     show = _shown(plan, detach, demo, accounts, beside)
     if not detach:
         starting.foreground(home, plan, os.environ, show)
         return
-    words = ("up", "--only", only, "--without", without)
+    words = ("up", "--only", only, "--without", without, "--replicas", replicas)
     flags = ("--demo" if show.message else "--no-demo", "--accounts" if accounts else "--no-accounts")
     also = "--with-neighbour" if show.neighbour else "--without-neighbour"
     starting.detached(home, (*words, *flags, also), os.environ | {"POSTA_HOME": str(home.root)})
@@ -122,16 +125,29 @@ def _status(as_json: AsJson = False) -> None:
 
 @app.command("stop")
 def _stop(service: Annotated[str, typer.Argument(help="As in `posta status`.")]) -> None:
-    """Stop one service of the running platform."""
+    """Stop one service of the running platform, or one process of it."""
     control.ask(find(os.environ), "stop", service=service)
     print(f"{service} is stopped")
 
 
 @app.command("start")
 def _start(service: Annotated[str, typer.Argument(help="As in `posta status`.")]) -> None:
-    """Start one service again and wait until it is ready."""
+    """Start one service again, or one process of it, and wait until it is ready."""
     control.ask(find(os.environ), "start", 90.0, service=service)
     print(f"{service} is ready")
+
+
+@app.command("restart")
+def _restart(services: Annotated[list[str], typer.Argument(help="As in `posta status`.")]) -> None:
+    """Restart services, one process after the other: each is ready again before the next one goes."""
+    home = find(os.environ)
+    running = control.ask(home, "status")["services"]
+    for word in services:
+        if not any(word in (name, facts["service"]) for name, facts in running.items()):
+            raise Trouble(f"no service is called {word}; there are {', '.join(running)}")
+    for process in (name for name, facts in running.items() if {name, facts["service"]} & set(services)):
+        control.ask(home, "restart", 120.0, service=process)
+        print(f"{process} is ready again", flush=True)
 
 
 @app.command("trace")

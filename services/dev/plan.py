@@ -1,7 +1,7 @@
 """The one list: which services run on this machine and on which ports."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from services.dev.trouble import Trouble
 
@@ -12,6 +12,9 @@ DNS_OFFSET = 653
 MX_OFFSET = 525
 CLAMD_OFFSET = 310
 RSPAMD_OFFSET, RSPAMD_CONTROLLER_OFFSET = 333, 334
+MOST_REPLICAS = 16
+# The health ports of a service's second process lie behind all others, those of its third behind these, and so on.
+SECOND_OFFSET, NEXT_OFFSET = 60, 10
 HOSTNAME = "localhost"
 LISTEN_HOST = "127.0.0.1"
 
@@ -66,11 +69,44 @@ SERVICES = (
 
 
 @dataclass(frozen=True, slots=True)
+class Process:
+    """One of the processes that a service runs as. A lone one is called as its service, of several all have numbers."""
+
+    service: Service
+    number: int = 1
+    alone: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.service.name if self.alone else f"{self.service.name}-{self.number}"
+
+    @property
+    def health_offset(self) -> int:
+        further = self.number - 2
+        return self.service.health_offset + (SECOND_OFFSET + NEXT_OFFSET * further if further >= 0 else 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Services at a port base: everything that has a number derives from here."""
+    """Services at a port base: everything that has a number derives from here.
+
+    The processes of a service share its doors and have a health port each. That one is shared with nobody and taken
+    first, so two platforms that were started at once cannot end up behind one door.
+    """
 
     base: int = DEFAULT_BASE
     services: tuple[Service, ...] = SERVICES
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    """How many processes a service runs as, where it is not one."""
+
+    def processes(self) -> tuple[Process, ...]:
+        """Every process of every service."""
+        return tuple(
+            Process(service, number, alone=of == 1)
+            for service in self.services
+            for of in (self.replicas.get(service.name, 1),)
+            for number in range(1, of + 1)
+        )
 
     @property
     def postgres_port(self) -> int:
@@ -98,10 +134,10 @@ class Plan:
         """The worker's and the controller's."""
         return self.base + RSPAMD_OFFSET, self.base + RSPAMD_CONTROLLER_OFFSET
 
-    def ports(self, service: Service) -> dict[str, int]:
-        """The service's ports by door name, `health` last."""
-        doors = {door.name: self.base + door.offset for door in service.doors}
-        return {**doors, "health": self.base + service.health_offset}
+    def ports(self, process: Process) -> dict[str, int]:
+        """The process's ports by door name, `health` last."""
+        doors = {door.name: self.base + door.offset for door in process.service.doors}
+        return {**doors, "health": self.base + process.health_offset}
 
     def doors(self) -> dict[str, int]:
         """Every door a client of the platform may use, by name."""
@@ -122,13 +158,16 @@ class Plan:
         if "rspamd" in engines:
             yield "rspamd", "rspamd", self.rspamd_ports[0]
             yield "rspamd", "controller", self.rspamd_ports[1]
-        for service in self.services:
-            for name, port in self.ports(service).items():
-                yield service.name, name, port
+        for process in self.processes():
+            for name, port in self.ports(process).items():
+                if name == "health" or process.number == 1:
+                    yield process.name, name, port
 
-    def environment(self, service: Service) -> dict[str, str]:
-        """The settings that follow from the plan for one service: its own ports, and all of them for autoconfig."""
-        env = {"POSTA_HEALTH_PORT": str(self.base + service.health_offset)}
+    def environment(self, process: Process) -> dict[str, str]:
+        """The settings that follow from the plan for one process: its own ports, and all of them for autoconfig."""
+        env = {"POSTA_HEALTH_PORT": str(self.base + process.health_offset)}
+        if not process.alone:
+            env["POSTA_REUSE_PORT"] = "true"
         for each in self.services:
             for door in each.doors:
                 number = str(self.base + door.offset)
@@ -146,7 +185,29 @@ class Plan:
         kept = _names(only, names) or names
         dropped = _names(without, names)
         services = tuple(each for each in self.services if each.name in kept and each.name not in dropped)
-        return Plan(self.base, services)
+        return replace(self, services=services)
+
+    def scaled(self, words: str) -> "Plan":
+        """The same plan with as many processes as `words` say: `imap=2,delivery=3`.
+
+        Raises Trouble, as for wrong words, where they say something else or name a service that does not run.
+        """
+        names = [service.name for service in self.services]
+        replicas: dict[str, int] = {}
+        for word in words.replace(",", " ").split():
+            name, _, number = word.partition("=")
+            if not number.isascii() or not number.isdigit() or not 1 <= int(number) <= MOST_REPLICAS:
+                raise _wrong(f"expected SERVICE=NUMBER with a number from 1 to {MOST_REPLICAS}, got {word!r}")
+            if name not in names:
+                raise _wrong(f"no service that runs is called {name!r}; there are {', '.join(sorted(names))}")
+            if name in replicas:
+                raise _wrong(f"{name} is named twice")
+            replicas[name] = int(number)
+        return replace(self, replicas=replicas)
+
+
+def _wrong(line: str) -> Trouble:
+    return Trouble(f"--replicas: {line}", exit_code=2)
 
 
 def _names(words: str, known: set[str]) -> set[str]:

@@ -20,6 +20,7 @@ from services.dev.trouble import Trouble
 
 USER = DATABASE = "posta"
 HOST = "127.0.0.1"
+CONNECTIONS = 200
 
 # What 250 promises rests on the first three. The rest suits one machine: no parallel plans or compiled queries for
 # statements that touch a few rows, checkpoints far apart, queues (spool, recipients) swept as often as they turn over.
@@ -35,7 +36,6 @@ max_wal_size = 2GB
 checkpoint_timeout = 15min
 shared_buffers = 128MB
 work_mem = 8MB
-max_connections = 200
 io_method = sync
 jit = off
 max_parallel_workers_per_gather = 0
@@ -65,6 +65,7 @@ class Embedded:
     home: Home
     place: Place
     port: int
+    connections: int = CONNECTIONS
 
     @property
     def url(self) -> str:
@@ -83,7 +84,7 @@ class Embedded:
         path = self.place.sockets / f".s.PGSQL.{self.port}"
         sockets = self.place.sockets if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH else ""
         settings = (
-            f"{SETTINGS}listen_addresses = '{HOST}'\nport = {self.port}\n"
+            f"{SETTINGS}listen_addresses = '{HOST}'\nport = {self.port}\nmax_connections = {self.connections}\n"
             f"unix_socket_directories = '{sockets}'\nunix_socket_permissions = 0700\n"
         )
         self._write(data / "postgresql.conf", settings)
@@ -216,9 +217,9 @@ class Embedded:
         return done.stdout
 
 
-def embedded(home: Home, port: int) -> Embedded:
+def embedded(home: Home, port: int, connections: int = CONNECTIONS) -> Embedded:
     """The embedded Postgres of this home, its place settled. Raises Trouble where it cannot be had."""
-    return Embedded(home, settle(home), port)
+    return Embedded(home, settle(home), port, connections)
 
 
 class Postgres:

@@ -16,15 +16,18 @@ import services
 from services.dev import control, engines, nats, postgres, probe
 from services.dev.child import Child, Program, State
 from services.dev.home import Home, write
-from services.dev.plan import HOSTNAME, LISTEN_HOST, Plan, Service
+from services.dev.plan import HOSTNAME, LISTEN_HOST, Plan, Process
 from services.dev.process import clear, command_of, dies_with_parent, started_at, taken, wait_gone
 from services.dev.trouble import Trouble
 
 # `python -m` looks for packages here first: the code that runs posta is the code the services run.
 CLONE = Path(services.__file__ or ".").resolve().parent.parent
 PREPARE = ("-m", "services.dev.prepare")
-START_S = 60.0
+START_S, START_EACH_S = 60.0, 5.0
+"""How long a process may take to be ready, and how much longer for each that starts beside it."""
 GRACE_S = 8
+CONNECTIONS_EACH = 24
+"""To Postgres: what a process opens at most, and its part of what everybody else does."""
 ROTATE_S = 30.0
 OF_THE_DEV_ROOM = ("POSTA_HOME", "POSTA_PORT_BASE", "POSTA_ENGINES")
 
@@ -108,7 +111,12 @@ class Supervisor:
     async def _start(self) -> None:
         database, bus = self._env.get("POSTA_DATABASE_URL", ""), self._env.get("POSTA_NATS_URL", "")
         await asyncio.to_thread(_bury, self.home.last_state())
-        server = None if database else await asyncio.to_thread(postgres.embedded, self.home, self.plan.postgres_port)
+        for left in self.home.run.glob("*.pid"):
+            left.unlink()
+        server = None
+        if not database:
+            connections = max(postgres.CONNECTIONS, len(self.plan.processes()) * CONNECTIONS_EACH)
+            server = await asyncio.to_thread(postgres.embedded, self.home, self.plan.postgres_port, connections)
         if server is not None:
             await server.clear()
         resolvers = self._env.get("POSTA_DNS_SERVERS", "")
@@ -140,7 +148,7 @@ class Supervisor:
             preparing.cancel()
             await asyncio.gather(preparing, return_exceptions=True)
         self._given = env
-        doors = [self._add(self._program(service, env)) for service in self.plan.services]
+        doors = [self._add(self._program(process, env)) for process in self.plan.processes()]
         await self._together([*(self.children[name] for name in programs), *doors])
 
     def _add(self, program: Program) -> Child:
@@ -155,7 +163,7 @@ class Supervisor:
                 group.create_task(self._ready(child))
 
     async def _ready(self, child: Child) -> None:
-        await child.until_ready(_patience_s(child))
+        await child.until_ready(_patience_s(child) + START_EACH_S * len(self.children))
         ports = ", ".join(f"{name} {port}" for name, port in child.program.ports.items() if name != "health")
         self._say(f"{child.program.name} is ready" + (f" ({ports})" if ports else ""))
 
@@ -196,22 +204,23 @@ class Supervisor:
             cwd=CLONE,
         )
 
-    def _program(self, service: Service, env: Mapping[str, str]) -> Program:
-        ports = self.plan.ports(service)
+    def _program(self, process: Process, env: Mapping[str, str]) -> Program:
+        ports = self.plan.ports(process)
 
         async def ready() -> str:
             return await probe.readyz(ports["health"])
 
         return Program(
-            name=service.name,
-            argv=(sys.executable, "-m", service.runs),
-            env={**env, **self.plan.environment(service)},
-            log=self.home.log_of(service.name),
+            name=process.name,
+            of=process.service.name,
+            argv=(sys.executable, "-m", process.service.runs),
+            env={**env, **self.plan.environment(process)},
+            log=self.home.log_of(process.name),
             ready=ready,
             ports=ports,
             cwd=CLONE,
             # The service's own grace is shorter, so it is killed only when it does not keep it.
-            stop=((signal.SIGTERM, GRACE_S + 4.0),),
+            stop=((signal.SIGTERM, float(env["POSTA_GRACE_S"]) + 4.0),),
         )
 
     async def _prepare(self, env: Mapping[str, str], up: asyncio.Event) -> dict[str, str]:
@@ -272,8 +281,9 @@ class Supervisor:
 
     async def _wind_down(self) -> None:
         self._changed()
-        behind = {service.name for service in self.plan.services if service.behind}
-        doors = {service.name for service in self.plan.services} - behind
+        processes = self.plan.processes()
+        behind = {process.name for process in processes if process.service.behind}
+        doors = {process.name for process in processes} - behind
         # A door that finishes a message still asks the filter, and whoever is last writes to Postgres.
         for wave in (doors, behind, {"nats", "dns", *engines.ENGINES}, {"postgres"}):
             children = [child for name, child in self.children.items() if name in wave]
@@ -296,20 +306,19 @@ class Supervisor:
             case "down":
                 self._stop.set()
                 return {"pid": os.getpid()}
-            case "stop" | "start":
-                child = self.children.get(str(arguments.get("service")))
-                if child is None:
-                    raise Trouble(
-                        f"no service is called {arguments.get('service')}; there are {', '.join(self.children)}"
-                    )
-                if verb == "stop":
-                    await child.stop()
-                else:
-                    child.start()
-                    await child.until_ready(_patience_s(child))
-                return _facts(child)
+            case "stop" | "start" | "restart":
+                meant = self._meant(str(arguments.get("service")))
+                await {"stop": _stop, "start": _start, "restart": _restart}[verb](meant)
+                return {child.program.name: _facts(child) for child in meant}
             case _:
                 raise Trouble(f"the running platform does not know the verb {verb}")
+
+    def _meant(self, word: str) -> list[Child]:
+        """The processes of a service, or the one of that name."""
+        meant = [child for name, child in self.children.items() if word in (name, child.program.service)]
+        if not meant:
+            raise Trouble(f"no service is called {word}; there are {', '.join(self.children)}")
+        return meant
 
     def _changed(self) -> None:
         state = self.state()
@@ -322,12 +331,31 @@ class Supervisor:
         write(self.home.state, json.dumps(state, indent=1) + "\n")
 
 
+async def _stop(children: list[Child]) -> None:
+    await asyncio.gather(*(child.stop() for child in children))
+
+
+async def _start(children: list[Child]) -> None:
+    for child in children:
+        child.start()
+    for child in children:
+        await child.until_ready(_patience_s(child))
+
+
+async def _restart(children: list[Child]) -> None:
+    """One after the other, so that whoever one of them sends away finds the others."""
+    for child in children:
+        await _stop([child])
+        await _start([child])
+
+
 def _patience_s(child: Child) -> float:
     return engines.START_S if child.program.name in engines.ENGINES else START_S
 
 
 def _facts(child: Child) -> dict[str, Any]:
     return {
+        "service": child.program.service,
         "state": child.state.value,
         "reason": child.reason,
         "pid": child.pid or None,

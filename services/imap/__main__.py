@@ -62,7 +62,7 @@ async def main(service: Service) -> None:
                 refusal=REFUSAL,
                 proxy=proxies(service),
             )
-            await listener.listen(settings.listen_host, port)
+            await listener.listen(settings.listen_host, port, shared=settings.reuse_port)
             service.shows_connections("imaps" if implicit else "imap", listener)
             listeners.append(listener)
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections.abc import Callable
 
 from services.core.stream import Stream
 from services.core.tls import Tls
 from services.imap.connection import Connection, Terms
 from services.imap.session import Services
 
-TURN_S = 0.05  # between two groups of goodbyes
+TURN_S = 0.05  # from one goodbye to the next, where there are few
 SPREAD = 0.8  # of the grace is for goodbyes, the rest for running commands
+
+
+def goodbyes(count: int, grace_s: float, chance: Callable[[], float]) -> list[float]:
+    """When each of `count` goodbyes is said, in seconds from now.
+
+    Each has a turn of the same length and is said at some moment of it (`chance`: from 0 to 1), so that the clients of
+    processes that drain together do not come back in step.
+    """
+    turn_s = min(TURN_S, grace_s * SPREAD / max(1, count))
+    return [(turn + chance()) * turn_s for turn in range(count)]
 
 
 class Connections:
@@ -40,13 +52,11 @@ class Connections:
         Running commands are answered first.
         """
         self._draining = True
-        waiting = list(self._open)
-        turns = max(1, int(grace_s * SPREAD / TURN_S))
-        size = -(-len(waiting) // turns) or 1
-        for at in range(0, len(waiting), size):
-            for connection in waiting[at : at + size]:
-                connection.dismiss()
-            await asyncio.sleep(TURN_S if grace_s else 0)
+        clock = asyncio.get_running_loop().time
+        waiting, began = list(self._open), clock()
+        for connection, moment in zip(waiting, goodbyes(len(waiting), grace_s, random.random), strict=True):
+            await asyncio.sleep(began + moment - clock())
+            connection.dismiss()
 
     def _report(self, connection: Connection) -> None:
         login = connection.session.login

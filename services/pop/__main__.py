@@ -47,7 +47,7 @@ async def main(service: Service) -> None:
                 refusal=err("Too many connections", "SYS/TEMP"),
                 proxy=proxies(service),
             )
-            await listener.listen(settings.listen_host, port)
+            await listener.listen(settings.listen_host, port, shared=settings.reuse_port)
             service.shows_connections("pop3s" if implicit else "pop3", listener)
             listeners.append(listener)
 

@@ -42,7 +42,7 @@ async def main(service: Service) -> None:
     for port, certificate in ((settings.sync.port, None), (settings.sync.tls_port if tls else 0, tls)):
         if port:
             door = Door(app, certificate)
-            door.listen(settings.listen_host, port)
+            door.listen(settings.listen_host, port, shared=settings.reuse_port)
             service.on_drain(door.close)
             service.spawn(door.serve(), f"http {port}")
 

@@ -32,12 +32,17 @@ class Door:
         self._socket: socket.socket | None = None
         self._ended = asyncio.Event()
 
-    def listen(self, host: str, port: int) -> None:
-        """Take the port; raises `OSError` when somebody has it. uvicorn itself would end the process."""
+    def listen(self, host: str, port: int, *, shared: bool = False) -> None:
+        """Take the port, `shared` with other processes; raises `OSError` when somebody has it.
+
+        uvicorn itself would end the process.
+        """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         taken = socket.socket(family, socket.SOCK_STREAM)
         try:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             taken.bind((host, port))
         except OSError as error:
             taken.close()

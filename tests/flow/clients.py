@@ -184,9 +184,9 @@ class Imap:
 
     def __init__(self, platform: Any, user: Any, folder: str = "INBOX") -> None:
         plain = socket.create_connection(("127.0.0.1", platform.ports["imaps"]), timeout=30)
-        self._socket = platform.tls().wrap_socket(plain, server_hostname="localhost")
-        self._file = self._socket.makefile("rwb", buffering=0)
-        self._reader = self._socket.makefile("rb")
+        self.sock = platform.tls().wrap_socket(plain, server_hostname="localhost")
+        self._file = self.sock.makefile("rwb", buffering=0)
+        self._reader = self.sock.makefile("rb")
         self._tags = 0
         self._line()
         self.command(f'LOGIN "{user.address}" "{user.password}"')
@@ -198,7 +198,7 @@ class Imap:
     def __exit__(self, *_: object) -> None:
         self._reader.close()
         self._file.close()
-        self._socket.close()
+        self.sock.close()
 
     def command(self, text: str) -> list[bytes]:
         """What it answers besides its OK; the test fails at NO and BAD."""
@@ -231,7 +231,7 @@ class Imap:
 
     def heard(self, pattern: bytes, timeout_s: float = ARRIVAL_S) -> float:
         """When (time.monotonic) the session was told something that `pattern` matches."""
-        self._socket.settimeout(timeout_s)
+        self.sock.settimeout(timeout_s)
         while not re.search(pattern, self._line()):
             continue
         return time.monotonic()

@@ -21,11 +21,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from services.dev.engines import ENGINES
-from services.dev.plan import Plan
+from services.dev.plan import SERVICES, Plan
 from services.dev.provision import Provisioning
 
 REPO = Path(__file__).resolve().parents[2]
 DOMAIN = "posta.test"
+TWICE = ",".join(f"{service.name}=2" for service in SERVICES)
 
 
 class User(NamedTuple):
@@ -43,6 +44,8 @@ class Platform:
     base: int
     env: dict[str, str]
     state: dict[str, Any] = field(default_factory=dict)
+    code: Path = REPO
+    """The clone that its verbs and services are run from."""
 
     @property
     def ports(self) -> dict[str, int]:
@@ -72,7 +75,7 @@ class Platform:
         """Run `posta <words>` against this platform, whatever comes of it."""
         return subprocess.run(
             (sys.executable, "-m", "services.dev", *words),
-            cwd=REPO,
+            cwd=self.code,
             env=self.env,
             input=stdin,
             capture_output=True,
@@ -168,7 +171,8 @@ def free_base() -> int:
     """A port base whose ports are all free, below those that the kernel hands out to clients."""
     for _ in range(200):
         base = random.randrange(100, 310) * 100
-        wanted = [port for _, _, port in Plan(base).wanted(postgres=True, nats=True, dns=True, engines=ENGINES)]
+        plan = Plan(base).scaled(TWICE)
+        wanted = [port for _, _, port in plan.wanted(postgres=True, nats=True, dns=True, engines=ENGINES)]
         if all(map(_free, wanted)):
             return base
     return pytest.fail("no free range of ports")
@@ -269,7 +273,7 @@ def bob() -> User:
 def _all_services_run(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that stopped or killed services must not trouble the next one."""
     used: list[Platform] = [
-        request.getfixturevalue(name) for name in ("platform", "mortal") if name in request.fixturenames
+        request.getfixturevalue(name) for name in ("platform", "mortal", "doubled") if name in request.fixturenames
     ]
     yield
     for platform in used:

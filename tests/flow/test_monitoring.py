@@ -100,7 +100,7 @@ def prometheus(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> 
         (sys.executable, "-m", "services.admin", "canary"), cwd=REPO, env=env, stdout=subprocess.DEVNULL
     )
     base = platform.base
-    targets = {service.name: Plan(base).ports(service)["health"] for service in Plan(base).services}
+    targets = {process.name: Plan(base).ports(process)["health"] for process in Plan(base).processes()}
     server = Prometheus(tmp_path_factory.mktemp("prometheus"), {**targets, "canary": port})
     yield server
     server.stop()

@@ -10,7 +10,7 @@ from pathlib import Path
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -61,14 +61,38 @@ async def test_migrations_lead_to_the_tables(postgres_url: str) -> None:
     await engine.dispose()
 
 
+GROWING = [table for table in metadata.sorted_tables if table.info["distribution"] != "reference"]
+# The first column of every unique index; none where an expression comes first.
+_LEADS = text("""
+SELECT t.relname, i.relname, a.attname FROM pg_index x
+JOIN pg_class t ON t.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
+LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = x.indkey[0]
+WHERE x.indisunique AND t.relnamespace = 'public'::regnamespace
+""")
+
+
 def test_every_growing_table_leads_its_keys_with_its_distribution_column() -> None:
-    for table in metadata.sorted_tables:
+    for table in GROWING:
         column = table.info["distribution"]
-        if column == "reference":
-            continue
         keys = [table.primary_key, *(c for c in table.constraints if type(c).__name__ == "UniqueConstraint")]
         leads = {key.columns[0].name for key in keys} | {i.columns[0].name for i in table.indexes if i.unique}
         assert leads == {column}, table.name
+        for key in table.foreign_key_constraints:
+            # Between two tables that are sharded, only rows of one shard can be held to each other.
+            assert key.referred_table not in GROWING or column in key.column_keys, table.name
+
+
+async def test_every_key_that_the_migrations_make_leads_with_the_distribution_column(postgres_url: str) -> None:
+    """What compares migrations with the tables does not look at primary keys."""
+    engine = create_async_engine(make_url(postgres_url).set(drivername="postgresql+asyncpg"))
+    async with engine.connect() as conn:
+        rows = await conn.execute(_LEADS)
+        made = {(str(table), str(index)): column for table, index, column in rows}
+    await engine.dispose()
+    for table in GROWING:
+        found = {index: column for (owner, index), column in made.items() if owner == table.name}
+        assert set(found.values()) == {table.info["distribution"]}, f"{table.name}: {found}"
+        assert f"{table.name}_pkey" in found
 
 
 def test_no_file_names_what_the_house_forbids() -> None:

@@ -25,12 +25,13 @@ async def serve(
     log: Logger,
     host: str = "127.0.0.1",
     port: int = 0,
+    shared: bool = False,
     sockets: Sequence[socket.socket] | None = None,
     tls: Context | None = None,
     implicit_tls: bool = False,
     proxy: Preamble | None = None,
 ) -> Server:
-    """Listen on `sockets`, or on `host` and `port`, until the server is closed.
+    """Listen on `sockets`, or on `host` and `port`, `shared` with other processes, until the server is closed.
 
     `tls` is asked for its context at every handshake; without it there is no STARTTLS. Raises OSError when the address
     cannot be had, ValueError for implicit TLS without a context.
@@ -38,7 +39,7 @@ async def serve(
     if implicit_tls and tls is None:
         raise ValueError("implicit TLS needs a context")
     server = Server(hooks, options, log, tls, implicit_tls, proxy)
-    server.start(sockets if sockets is not None else await listen(host, port))
+    server.start(sockets if sockets is not None else await listen(host, port, shared=shared))
     return server
 
 

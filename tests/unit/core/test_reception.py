@@ -59,6 +59,30 @@ async def told(listener: Listener, octets: bytes) -> bytes:
         writer.close()
 
 
+async def test_a_shared_port_is_shared_with_those_who_say_so() -> None:
+    async def serve(stream: Stream) -> None:
+        stream.write(b"hello")
+
+    first, second, third = (Listener(serve, logger("test")) for _ in range(3))
+    await first.listen("127.0.0.1", 0, shared=True)
+    await second.listen("127.0.0.1", first.port, shared=True)
+    try:
+        with pytest.raises(OSError, match="in use"):
+            await third.listen("127.0.0.1", first.port)
+        assert await told(first, b"") == b"hello"
+    finally:
+        await first.close(0)
+        await second.close(0)
+
+
+async def test_who_stands_in_the_queue_of_a_door_that_closes_is_served() -> None:
+    async with greeting() as listener:
+        with socket.create_connection(("127.0.0.1", listener.port)) as waiting:  # the loop has not looked yet
+            waiting.sendall(b"here")
+            await listener.close(5)
+            assert waiting.recv(100) == b"127.0.0.1 here"
+
+
 @pytest.mark.parametrize(
     ("header", "peer"),
     [

@@ -51,7 +51,7 @@ DRIVER = """
     plan = Plan(base_of(os.environ), (
         Service("worker", 601, behind=True, module="worker"),
         Service("door", 603, (Door("submission", "SUBMISSION_PORT", 587),), module="door"),
-    ))
+    )).scaled(os.environ.get("REPLICAS", ""))
     home = Home(Path(os.environ["POSTA_HOME"]))
     supervisor = Supervisor(home, plan, os.environ, lambda line: print(line, flush=True), prepare=())
     try:
@@ -65,7 +65,7 @@ def free_base() -> int:
     """A port base whose whole range is free, below the ports the kernel hands out to clients."""
     for _ in range(100):
         base = random.randrange(10, 31) * 1000
-        if all(_free(base + offset) for offset in (587, 601, 603, 622, 632)):
+        if all(_free(base + offset) for offset in (587, 601, 603, 622, 632, 661, 663)):
             return base
     pytest.fail("no free range of ports")
 

@@ -61,6 +61,7 @@ def test_no_orphan_outlives_a_killed_supervisor(fleet: Any) -> None:
     children = pids(fleet)
 
     supervisor.kill()
+    supervisor.wait()
 
     for name, pid in children.items():
         fleet.eventually(f"{name} is gone", lambda pid=pid: not fleet.alive(pid))
@@ -121,12 +122,45 @@ def test_one_service_stops_and_starts_by_itself(fleet: Any) -> None:
     fleet.up()
     before = pids(fleet)
 
-    assert fleet.ask("stop", service="worker")["state"] == "down"
+    assert fleet.ask("stop", service="worker")["worker"]["state"] == "down"
     assert not fleet.alive(before["worker"])
     assert fleet.facts("door")["pid"] == before["door"]
-    assert fleet.ask("start", service="worker")["state"] == "ready"
+    assert fleet.ask("start", service="worker")["worker"]["state"] == "ready"
     with pytest.raises(Trouble, match="no service is called nobody; there are worker, door"):
         fleet.ask("stop", service="nobody")
+
+
+def test_processes_of_one_service_are_stopped_and_started_together_or_alone(fleet: Any) -> None:
+    supervisor = fleet.up(REPLICAS="door=2")
+    before = pids(fleet)
+    assert list(before) == ["worker", "door-1", "door-2"]
+    ports = [fleet.facts(f"door-{number}")["ports"] for number in (1, 2)]
+    assert [each["health"] - fleet.base for each in ports] == [603, 663]
+    assert {each["submission"] for each in ports} == {fleet.base + 587}
+
+    assert fleet.ask("restart", service="door-2")["door-2"]["state"] == "ready"
+    assert fleet.facts("door-2")["pid"] != before["door-2"]
+    assert fleet.facts("door-1")["pid"] == before["door-1"]
+
+    assert {name: facts["state"] for name, facts in fleet.ask("stop", service="door").items()} == {
+        "door-1": "down",
+        "door-2": "down",
+    }
+    assert list(fleet.ask("start", service="door")) == ["door-1", "door-2"]
+    supervisor.kill()
+    supervisor.wait()
+    fleet.up()
+    assert {path.stem for path in fleet.home.run.glob("*.pid")} == {"worker", "door"}, "no file of the earlier ones"
+
+
+def test_a_port_that_others_share_is_taken(fleet: Any) -> None:
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        squatter.bind(("127.0.0.1", fleet.base + 587))
+        squatter.listen()
+        _, said = fleet.start(REPLICAS="door=2").communicate(timeout=20)
+
+    assert f"port {fleet.base + 587} (door-1, submission) is taken by pid {os.getpid()} (" in said
 
 
 def test_down_by_the_control_socket(fleet: Any) -> None:

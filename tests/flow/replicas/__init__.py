@@ -1,0 +1,1 @@
+"""A package, so that its platform is stopped behind its last test."""
