@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import relay
+from bench import dead, relay
 from bench.measured import drive, ratios
 from bench.sides import CLAMD_OF_RIVAL, DRIVER, ROOT, RSPAMD_OF_RIVAL, ours, rival
 from bench.sink import installed
@@ -23,7 +23,7 @@ DRIVEN = "submit,smtp,idle,imap,pop3,idleconns,append,conc"
 def main() -> None:
     """Run the parts that are asked for and print a table for each; everything is kept under bench-results/."""
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("--parts", default="driver,engines,relay", help="of driver, engines, relay")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of " + ", ".join(PARTS))
     parser.add_argument("--tests", default=DRIVEN, help="of the driver, in the part of that name")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--scale", choices=("full", "quick"), default="full")
@@ -33,9 +33,8 @@ def main() -> None:
     args = parser.parse_args()
     if not (DRIVER / "bench.py").exists():
         sys.exit(f"bench: no driver at {DRIVER}; BENCH_DRIVER names its folder")
-    parts = {"driver": _driver, "engines": _engines, "relay": _relay}
     wanted = args.parts.split(",")
-    if unknown := set(wanted) - set(parts):
+    if unknown := set(wanted) - set(PARTS):
         sys.exit(f"bench: no such part: {', '.join(sorted(unknown))}")
     for part in wanted:
         kept = ROOT / "bench-results"
@@ -45,7 +44,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="posta-bench-") as made:
             folder = Path(made)
             folder.chmod(0o755)
-            table = parts[part](folder, results, args)
+            table = PARTS[part](folder, results, args)
         (kept / f"{part}.md").write_text(table + "\n")
         print(table, flush=True)
 
@@ -88,6 +87,20 @@ def _relay(folder: Path, results: Path, args: argparse.Namespace) -> str:
         number = 2000 if args.scale == "full" else 300
         relay.measure(results, [one] if other is None else [one, other], number, args.runs)
     return ratios(results, [OURS], RIVAL)
+
+
+def _dead(folder: Path, results: Path, args: argparse.Namespace) -> str:
+    """A queue full of mail for dead hosts, and what is live beside it: against itself with an empty queue."""
+    if not installed():
+        return "bench: smtp-sink is not installed: nothing measured beside a full queue"
+    port = args.port_base + 25
+    dead.zones(folder / "home" / "zones")
+    with ours(folder, args.port_base, env={"POSTA_RELAY_PORT": str(port)}) as one:
+        dead.measure(results, one, port, 100_000 if args.scale == "full" else 10_000, args.scale)
+    return ratios(results, [dead.ATTEMPTED, dead.WAITING], dead.EMPTY)
+
+
+PARTS = {"driver": _driver, "engines": _engines, "relay": _relay, "dead": _dead}
 
 
 if __name__ == "__main__":

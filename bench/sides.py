@@ -1,4 +1,4 @@
-"""The two sides of a comparison, each fresh: a platform of ours, and Postfix + Dovecot as the driver's folder does it."""
+"""The sides of a comparison, each fresh: a platform of ours, and Postfix + Dovecot as the driver sets it up."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.core.auth.enroll import set_password
@@ -21,7 +23,8 @@ from services.dev.plan import Plan
 ROOT = Path(__file__).resolve().parents[1]
 DRIVER = Path(os.environ.get("BENCH_DRIVER", ROOT.parent / "shared" / "bench"))
 DOMAIN, PASSWORD, USERS = "bench.test", "bench-pass-1", 100
-SUBMISSION_OF_RIVAL = 10587
+MX_OF_RIVAL, SUBMISSION_OF_RIVAL, IMAP_OF_RIVAL = 10025, 10587, 10143
+_OTHERS_S = 900.0
 CLAMD_OF_RIVAL, RSPAMD_OF_RIVAL = "127.0.0.1:13310", "127.0.0.1:21333"
 
 
@@ -44,7 +47,9 @@ class Side:
     @property
     def pidfiles(self) -> tuple[Path, ...]:
         """Of everything that serves mail there."""
-        return tuple(Path(os.path.expandvars(each)) for each in json.loads(self.target.read_text())["procs"]["pidfiles"])
+        return tuple(
+            Path(os.path.expandvars(each)) for each in json.loads(self.target.read_text())["procs"]["pidfiles"]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,12 @@ class Ours(Side):
         """What `posta <words>` prints."""
         command = (sys.executable, "-m", "services.dev", *words)
         return subprocess.run(command, cwd=ROOT, env=self.env, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def called(self, name: str) -> Ours:
+        """The same under another name."""
+        target = self.target.with_name(f"{name}.json")
+        target.write_text(json.dumps({**json.loads(self.target.read_text()), "name": name}))
+        return replace(self, target=target)
 
     def beside(self, other: Side, *engines: str) -> Ours:
         """The same with these engines, which the other side has started, counted as its own."""
@@ -136,6 +147,7 @@ def rival(folder: Path, mode: str = "plain", *, alone: bool = False) -> Iterator
             print(f"bench: no rival in this run ({why})", file=sys.stderr)
         yield None
         return
+    _wait_free(MX_OF_RIVAL, SUBMISSION_OF_RIVAL, IMAP_OF_RIVAL)
     state = folder / "rival"
     os.environ["PEERS_STATE"] = str(state)
     try:
@@ -144,6 +156,20 @@ def rival(folder: Path, mode: str = "plain", *, alone: bool = False) -> Iterator
         yield Rival(DRIVER / "targets" / f"{name}.json", SUBMISSION_OF_RIVAL, state)
     finally:
         subprocess.run(["sh", DRIVER / "stop.sh", "wipe"], check=False)
+
+
+def _wait_free(*ports: int) -> None:
+    """Another comparison on this machine has the same rival: wait for its end."""
+    until = time.monotonic() + _OTHERS_S
+    while taken := [port for port in ports if _listens(port)]:
+        if time.monotonic() > until:
+            sys.exit(f"bench: somebody else listens on {', '.join(map(str, taken))}")
+        time.sleep(1)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def _make_users(url: str) -> None:

@@ -208,6 +208,21 @@ async def test_what_one_pod_finds_out_the_others_need_not(
     await other_bus.close()
 
 
+async def test_a_destination_that_falls_under_many_visits_has_failed_once(
+    house: House, bus: Bus, carrier: Script
+) -> None:
+    """A server that is restarted cuts all connections: counted singly, they would make its mail wait for an hour."""
+    carrier.says = {"dead.test": DEAD}
+    carrier.hangs["dead.test"] = asyncio.Event()
+    for number in range(8):
+        await house.accept(f"x{number}@dead.test")
+    async with relaying(house, bus, carrier, connections=4) as relay:
+        await until(lambda: carrier.at_once["dead.test"] == 4)
+        carrier.hangs.pop("dead.test").set()
+        await until(lambda: _all_put_off(house, 8))
+        assert relay._destinations.failures("dead.test") == 1
+
+
 async def test_so_many_at_once_and_no_more(house: House, bus: Bus, carrier: Script) -> None:
     carrier.hangs["far.test"] = asyncio.Event()
     for number in range(30):
