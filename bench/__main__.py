@@ -6,6 +6,7 @@ The driver is target-agnostic and lives outside this repository; BENCH_DRIVER na
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--port-base", type=int, default=7000)
     parser.add_argument("--alone", action="store_true", help="without the rival")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: told to stop"))  # what was started is stopped
     if not (DRIVER / "bench.py").exists():
         sys.exit(f"bench: no driver at {DRIVER}; BENCH_DRIVER names its folder")
     wanted = args.parts.split(",")
