@@ -19,7 +19,7 @@ KEYWORDS_KEPT = 200
 COMMON_KEYWORDS = ("$Forwarded", "$MDNSent", "$Junk", "$NotJunk", "$Phishing")
 
 
-def flags_text(bits: int, keywords: Sequence[str], recent: bool) -> bytes:
+def flags_text(bits: int, keywords: Sequence[str] | None, recent: bool) -> bytes:
     """The flags of one message, between the parentheses. `bits` as in `view.FlagRow`."""
     text = TEXTS[bits | RECENT_BIT if recent else bits]
     if not keywords:

@@ -74,7 +74,9 @@ class Slice(NamedTuple):
 # ---- items from columns ----------------------------------------------------------------------------------------
 
 
-def _flags(context: Context, uids: Sequence[int], bits: Sequence[int], keywords: Sequence[list[str]]) -> list[Columns]:
+def _flags(
+    context: Context, uids: Sequence[int], bits: Sequence[int], keywords: Sequence[list[str] | None]
+) -> list[Columns]:
     first = context.first_recent
     for words in keywords:
         if words:
@@ -184,9 +186,9 @@ def cut(octets: bytes, partial: tuple[int, int] | None) -> bytes:
     return octets if partial is None else octets[partial[0] : partial[0] + partial[1]]
 
 
-def literal(octets: bytes | None) -> bytes:
-    """Octets as an IMAP nstring that always is a literal."""
-    return b"NIL" if octets is None else b"{%d}\r\n%b" % (len(octets), octets)
+def literal(octets: bytes) -> bytes:
+    """Octets as an IMAP string that always is a literal."""
+    return b"{%d}\r\n%b" % (len(octets), octets)
 
 
 def opened_columns(item: Octets | Structure) -> tuple[str, ...]:
@@ -234,11 +236,20 @@ def _is_filtered(section: Section) -> bool:
     return section.kind in (Kind.HEADER_FIELDS, Kind.HEADER_FIELDS_NOT)
 
 
-def render(item: Octets | Structure, octets: bytes | None) -> bytes:
-    """The item with its label, from the octets that `where` asked for."""
+def render(item: Octets | Structure, before: bytes, octets: bytes | None) -> tuple[bytes, ...]:
+    """The item with its label, from the octets that `where` asked for: `before` and then these; None: no such part.
+
+    In pieces: the octets of a folder that is read whole are copied once less.
+    """
     if isinstance(item, Structure):
-        return b"BODY %b" % body(parse(octets or b""))
-    if octets is not None and _is_filtered(item.section):
+        return (b"BODY %b" % body(parse(before + (octets or b""))),)
+    if octets is None:
+        return (item.label, b" NIL")
+    if _is_filtered(item.section):
         negate = item.section.kind is Kind.HEADER_FIELDS_NOT
-        octets = cut(filter_header(octets, item.section.fields, negate), item.partial)
-    return b"%b %b" % (item.label, literal(octets))
+        return (
+            item.label,
+            b" ",
+            literal(cut(filter_header(before + octets, item.section.fields, negate), item.partial)),
+        )
+    return (b"%b {%d}\r\n" % (item.label, len(before) + len(octets)), before, octets)

@@ -234,8 +234,9 @@ def _rendered(group: list[Message], contents: list[bytes]) -> bytes:
     for message in group:
         out.append(message.line)
         for ask in message.asks:
-            octets = None if ask.missing else ask.before + next(content) if ask.blob else ask.before
-            out += [items.render(ask.item, octets), b" "]
+            octets = next(content) if ask.blob else b""
+            out += items.render(ask.item, ask.before, None if ask.missing else octets)
+            out.append(b" ")
         out[-1] = b")\r\n"
     return b"".join(out)
 
@@ -246,7 +247,7 @@ async def _stream(store: Store, message: Message) -> AsyncGenerator[bytes, None]
         end = b" " if n < len(message.asks) else b")\r\n"
         if not ask.streamed or ask.blob is None or not isinstance(ask.item, Octets):
             content = await queries.slices(store, [ask.blob]) if ask.blob else [b""]
-            yield items.render(ask.item, None if ask.missing else ask.before + content[0]) + end
+            yield b"".join((*items.render(ask.item, ask.before, None if ask.missing else content[0]), end))
             continue
         yield b"%b {%d}\r\n%b" % (ask.item.label, ask.size, ask.before)
         blob_id, start, length = ask.blob

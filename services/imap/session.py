@@ -2,7 +2,8 @@
 
 Invariants
 - A handler is an async generator of responses; its last one (`Ok`, `No`, `Bad`) completes the command. Between the two
-  the session looks at the folder and tells what happened in it: completion is the moment every client listens.
+  the session looks at the folder and tells what happened in it: completion is the moment every client listens. Only
+  commands that merely read (`LISTENING`) rely on hints for that: NOOP and IDLE never do.
 - Nothing is yielded while a store connection is held.
 - What goes wrong below becomes a response here, by one table (`_REPLIES`), and nowhere else.
 """
@@ -51,6 +52,9 @@ KEEP_NUMBERS = frozenset({"FETCH", "STORE", "SEARCH"})
 
 # What these tell is as new as a look would be.
 JUST_OPENED = frozenset({"SELECT", "EXAMINE"})
+
+# After these the folder is looked at only when there was a hint: half of what they cost would be the look.
+LISTENING = frozenset({"FETCH", "UID FETCH", "SEARCH", "UID SEARCH", "STATUS"})
 
 ARGUMENT_OCTETS = 65_536  # of a literal that is no message
 
@@ -217,6 +221,7 @@ class Session:
         self.opened = selected
         self.state = State.SELECTED
         self.saved = []
+        self.wake.set()  # no hint came for this folder yet
         if self._watch is not None:
             self._watch.fid = selected.fid
 
@@ -279,8 +284,8 @@ class Session:
     async def change_flags(self, uids: Sequence[int], change: FlagChange, *, unchanged_since: int = LIMIT) -> Stored:
         """Change flags of messages of the selected folder, and tell everybody else."""
         fid = self.writable().fid
-        async with self.store.begin("imap.store_flags") as conn:
-            stored = await store_flags(conn, self.account_id, fid, uids, change, unchanged_since=unchanged_since)
+        stored = await store_flags(self.store, self.account_id, fid, uids, change, unchanged_since=unchanged_since)
+        self.wake.set()
         self.told(fid, stored.cn)
         return stored
 
@@ -338,7 +343,7 @@ class Session:
             completion = reply_to(error)
             if completion is None:
                 raise
-        if self.state is State.SELECTED and not self.fresh:
+        if self._owes_a_look(command):
             for response in await self.caught_up(expunges=command.name not in KEEP_NUMBERS):
                 yield response
         if completion is not None:
@@ -368,6 +373,11 @@ class Session:
         if self.state not in command.states:
             raise Refused(Bad("Not in this state."))
         return command
+
+    def _owes_a_look(self, command: Command) -> bool:
+        if self.state is not State.SELECTED or self.fresh:
+            return False
+        return self.wake.is_set() or command.name not in LISTENING
 
     async def caught_up(self, *, expunges: bool) -> list[Response]:
         """As `sync`, but a store that is away has no news rather than an error."""

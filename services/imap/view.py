@@ -28,7 +28,7 @@ class FlagRow(NamedTuple):
     uid: int
     modseq: int
     bits: int
-    keywords: Sequence[str]
+    keywords: Sequence[str] | None
 
 
 class Changes(NamedTuple):
@@ -181,7 +181,8 @@ class View:
             seq = self.seq(uid)
             if not seq or uid in self.gone:
                 continue
-            self.keywords.meet(keywords)
+            if keywords:
+                self.keywords.meet(keywords)
             flags = flags_text(bits, keywords, uid >= self.first_recent)
             # RFC 7162 3.1: a flag change told to a CONDSTORE client carries its number.
             rest = b"FLAGS (%b) MODSEQ (%d)" % (flags, modseq) if dialect.modseq else b"FLAGS (%b)" % flags

@@ -98,22 +98,27 @@ def clean(text: str) -> str:
     return text.replace("\x00", " ") if "\x00" in text else text
 
 
-_LATIN = bytes.maketrans(
-    bytes(range(0x41, 0x5B)) + bytes(range(0xC0, 0xD7)) + bytes(range(0xD8, 0xDF)),
-    bytes(range(0x61, 0x7B)) + bytes(range(0xE0, 0xF7)) + bytes(range(0xF8, 0xFF)),
-)
+_ASCII = bytes(range(0x80))
+_LONG = 256  # characters from which on C's pace over octets beats one call for all
+_FEW = 16
 
 
 def fold(text: str) -> str:
-    """`str.casefold`, ten times as fast on long text of Latin-1 letters (measured: it was a tenth of a delivery)."""
-    if len(text) < 256 or text.isascii():
+    """`str.casefold`, four times as fast on long text that is mostly ASCII (measured: it was a tenth of a delivery).
+
+    ASCII letters are folded as octets; of the other characters, the few that change, one after the other.
+    """
+    if len(text) < _LONG or text.isascii():
         return text.casefold()
-    try:
-        folded = text.encode("latin-1").translate(_LATIN).decode("latin-1")
-    except UnicodeEncodeError:
+    octets = text.encode("utf-8", "surrogatepass")
+    wide = octets.translate(None, _ASCII).decode("utf-8", "surrogatepass")
+    changing = {c for c in set(wide) if c != c.casefold()} if len(wide) < len(text) // 4 else None
+    if changing is None or len(changing) > _FEW:
         return text.casefold()
-    # The only two of that range that fold to something outside it.
-    return folded.replace("ß", "ss").replace("µ", "μ")
+    folded = octets.lower().decode("utf-8", "surrogatepass")
+    for character in changing:  # in any order: what casefold returns it leaves alone
+        folded = folded.replace(character, character.casefold())
+    return folded
 
 
 def _word_octets(kind: bytes, text: bytes) -> bytes:

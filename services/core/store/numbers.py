@@ -8,10 +8,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.core.ids import AccountId
+from services.core.store.engine import Driver
 
 LIMIT = 1 << 48  # MAPI carries counters in 6 octets; EXCHANGE protocols share these numbers
 
-_LOCK = text("SELECT last_cn FROM account_seq WHERE account_id = :account_id FOR UPDATE")
+_LOCK = "SELECT last_cn FROM account_seq WHERE account_id = $1 FOR UPDATE"
 
 _TAKE = text("""
 UPDATE account_seq SET last_cn = last_cn + :cns, last_objid = last_objid + :objids, cn_mailbox = last_cn + :cns
@@ -37,10 +38,16 @@ async def lock(conn: AsyncConnection, account_id: AccountId) -> int:
     Must be a statement of its own before any row is read that the transaction will change: a later statement sees
     what the lock's former holder committed, the one that waited for the lock does not.
     """
-    last = (await conn.execute(_LOCK, {"account_id": account_id})).scalar_one_or_none()
+    last = (await conn.exec_driver_sql(_LOCK, (account_id,))).scalar_one_or_none()
     if last is None:
         raise NoSuchAccount(account_id)
     return int(last)
+
+
+async def hold(conn: Driver, account_id: AccountId) -> None:
+    """As `lock`, on a bare connection that is in a transaction."""
+    if await conn.fetchval(_LOCK, account_id) is None:
+        raise NoSuchAccount(account_id)
 
 
 async def take(conn: AsyncConnection, account_id: AccountId, *, cns: int, objids: int) -> Numbers:

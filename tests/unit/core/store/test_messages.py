@@ -94,9 +94,9 @@ async def test_eight_writers_into_one_account_and_a_reader_by_high_water_mark_mi
     async def write(number: int) -> None:
         for _ in range(12):
             placed = await messages.append(store, account, contents)
+            await messages.store_flags(store, account, box, [p.uid for p in placed], FlagChange(seen=True))
+            await messages.store_flags(store, account, box, [placed[0].uid], FlagChange(add=Flag.FLAGGED))
             async with store.begin("test") as conn:
-                await messages.store_flags(conn, account, box, [p.uid for p in placed], FlagChange(seen=True))
-                await messages.store_flags(conn, account, box, [placed[0].uid], FlagChange(add=Flag.FLAGGED))
                 await messages.expunge(conn, account, box, [placed[number % 4].uid])
 
     async def read() -> tuple[dict[int, int], set[int], int]:
@@ -204,17 +204,14 @@ async def test_seen_moves_read_cn_and_other_flags_move_cn(store: Store) -> None:
     numbers = "SELECT created_cn, cn, read_cn, modseq FROM items WHERE account_id = :a"
     born = placed.cn
     assert await _row(store, numbers, a=account) == (born, born, None, born)
-    async with store.begin("test") as conn:
-        read = await messages.store_flags(conn, account, box, [1], FlagChange(seen=True))
+    read = await messages.store_flags(store, account, box, [1], FlagChange(seen=True))
     assert await _row(store, numbers, a=account) == (born, born, read.cn, read.cn)
-    async with store.begin("test") as conn:
-        flagged = await messages.store_flags(conn, account, box, [1], FlagChange(Flag.FLAGGED, add_keywords=("work",)))
-        nothing = await messages.store_flags(conn, account, box, [1], FlagChange(Flag.FLAGGED, add_keywords=("work",)))
+    flagged = await messages.store_flags(store, account, box, [1], FlagChange(Flag.FLAGGED, add_keywords=("work",)))
+    nothing = await messages.store_flags(store, account, box, [1], FlagChange(Flag.FLAGGED, add_keywords=("work",)))
     assert await _row(store, numbers, a=account) == (born, flagged.cn, read.cn, flagged.cn)
     assert nothing.changed == []
-    async with store.begin("test") as conn:
-        late = await messages.store_flags(conn, account, box, [1], FlagChange(seen=False), unchanged_since=read.cn)
-        replaced = await messages.store_flags(conn, account, box, [1], FlagChange.replace(Flag.DRAFT, False, ("a",)))
+    late = await messages.store_flags(store, account, box, [1], FlagChange(seen=False), unchanged_since=read.cn)
+    replaced = await messages.store_flags(store, account, box, [1], FlagChange.replace(Flag.DRAFT, False, ("a",)))
     assert late.modified == [1]
     assert late.changed == []
     assert replaced.changed == [1]
@@ -237,8 +234,8 @@ async def test_a_move_leaves_a_tombstone_that_says_where_to_and_a_copy_does_not(
     async with store.begin("test") as conn:
         graves = await conn.execute(text("SELECT uid, moved_to_mid, last_ref FROM tombstones ORDER BY cn"))
         assert graves.all() == [(2, moved[0].mid, False), (3, moved[1].mid, False), (1, within[0].mid, False)]
+    await messages.store_flags(store, account, trash, [4], FlagChange(Flag.DELETED))
     async with store.begin("test") as conn:
-        await messages.store_flags(conn, account, trash, [4], FlagChange(Flag.DELETED))
         assert [e.uid for e in await messages.expunge_deleted(conn, account, trash, [1])] == []
         assert [e.uid for e in await messages.expunge_deleted(conn, account, trash)] == [4]
     assert await _row(store, "SELECT last_ref FROM tombstones ORDER BY cn DESC LIMIT 1") == (True,)
