@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench import dead, relay
 from bench.measured import drive, ratios
-from bench.sides import CLAMD_OF_RIVAL, DRIVER, ROOT, RSPAMD_OF_RIVAL, ours, rival
+from bench.sides import CLAMD_OF_RIVAL, DNS_OF_RIVAL, DRIVER, ROOT, RSPAMD_OF_RIVAL, ours, rival
 from bench.sink import installed
 
 RIVAL, FILTERED = "postfix+dovecot", "postfix+dovecot+rspamd+clamd"
@@ -72,7 +72,12 @@ def _engines(folder: Path, results: Path, args: argparse.Namespace) -> str:
             with ours(folder / "own", args.port_base, OURS, engines=True, env=outside) as one:
                 drive(results, [one], *words)
             return ratios(results, [OURS], FILTERED)
-        theirs = {**outside, "POSTA_FILTER_CLAMD": CLAMD_OF_RIVAL, "POSTA_FILTER_RSPAMD": RSPAMD_OF_RIVAL}
+        theirs = {
+            **outside,
+            "POSTA_FILTER_CLAMD": CLAMD_OF_RIVAL,
+            "POSTA_FILTER_RSPAMD": RSPAMD_OF_RIVAL,
+            "POSTA_DNS_SERVERS": DNS_OF_RIVAL,
+        }
         with (
             ours(folder / "own", args.port_base, OURS, engines=True, env=outside) as one,
             ours(folder / "shared", args.port_base + 1000, SHARED, engines=True, env=theirs) as two,

@@ -25,7 +25,7 @@ DRIVER = Path(os.environ.get("BENCH_DRIVER", ROOT.parent / "shared" / "bench"))
 DOMAIN, PASSWORD, USERS = "bench.test", "bench-pass-1", 100
 MX_OF_RIVAL, SUBMISSION_OF_RIVAL, IMAP_OF_RIVAL = 10025, 10587, 10143
 _OTHERS_S, _LATE_S = 900.0, 60.0
-CLAMD_OF_RIVAL, RSPAMD_OF_RIVAL = "127.0.0.1:13310", "127.0.0.1:21333"
+CLAMD_OF_RIVAL, RSPAMD_OF_RIVAL, DNS_OF_RIVAL = "127.0.0.1:13310", "127.0.0.1:21333", "127.0.0.1:10053"
 
 
 def user(number: int) -> str:
