@@ -276,3 +276,22 @@ async def test_a_hundred_thousand_rows_are_never_read_through(house: House) -> N
         for statement, values in asked:
             plan = "\n".join(line for (line,) in await conn.fetch(f"EXPLAIN {statement}", *values))
             assert "Seq Scan on spool" not in plan, plan
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_a_claim_reads_its_letters_and_not_all_that_waits_for_the_domain(house: House, kind: Kind) -> None:
+    """The statistics are those of an empty table, as in a burst; each letter would cost a look at every other one."""
+    await house.rows(
+        "INSERT INTO spool (spool_id, blob_id, prefix, size, sender, door)"
+        " SELECT 's' || g, ''::bytea, ''::bytea, 1, 'a@b', 'mx' FROM generate_series(1, 2000) g"
+    )
+    await house.rows(
+        "INSERT INTO spool_recipients (spool_id, n, address, attempts)"
+        " SELECT 's' || g, 0, 'x@busy.test', :attempts FROM generate_series(1, 2000) g",
+        attempts=0 if kind is Kind.FRESH else 1,
+    )
+    async with house.store.driver("test") as conn:
+        values = ("busy.test", 16, "a", 60.0, 100, 1024)
+        plan = [line for (line,) in await conn.fetch(f"EXPLAIN (ANALYZE) {queue._CLAIM_OF[kind]}", *values)]
+    by_domain = [line for line in plan if "Index Cond" in line and "domain = " in line]
+    assert len(by_domain) == 1, "\n".join(plan)
