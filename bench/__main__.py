@@ -103,7 +103,7 @@ def _dead(folder: Path, results: Path, args: argparse.Namespace) -> str:
     port = args.port_base + 25
     dead.zones(folder / "home" / "zones")
     with ours(folder, args.port_base, env={"POSTA_RELAY_PORT": str(port)}) as one:
-        dead.measure(results, one, port, 100_000 if args.scale == "full" else 10_000, args.scale)
+        dead.measure(results, one, port, 100_000, args.scale)
     return ratios(results, [dead.ATTEMPTED, dead.WAITING], dead.EMPTY)
 
 
