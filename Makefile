@@ -16,7 +16,7 @@ IMAGES := $(sort $(filter-out dev,$(patsubst services/%/__main__.py,%,$(wildcard
 COMPILE := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help up down test soak fuzz lint fmt proto chart bench lock images base-image test-containers venv clients
+.PHONY: help up down test soak fuzz lint fmt proto chart picture bench lock images base-image test-containers venv clients
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 16
@@ -58,6 +58,10 @@ proto: venv ## generate services/contracts from proto/
 chart: venv ## the chart's schema, key table and dashboards from values.yaml, settings and charts/boards.py
 	@$(BIN)/python charts/generate.py
 
+picture: venv ## docs/overview.png, the overview dashboard of a platform at work; needs Prometheus
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'matplotlib>=3.11'
+	@$(BIN)/python charts/picture.py $(if $(PROMETHEUS),--prometheus $(PROMETHEUS)) $(ARGS)
+
 bench: venv ## speed and memory, against Postfix and Dovecot where they are installed
 	@$(BIN)/python -m bench $(ARGS)
 
@@ -65,7 +69,7 @@ lock: venv ## requirements.lock and docker/requirements/ from pyproject.toml
 	@$(COMPILE) --upgrade --extra test pyproject.toml -o requirements.lock
 	@$(COMPILE) -c requirements.lock pyproject.toml -o docker/requirements/core.txt
 	@for each in $(IMAGES); do \
-		$(COMPILE) -c requirements.lock --extra $$each pyproject.toml -o docker/requirements/$$each.txt; \
+		$(COMPILE) -c requirements.lock --extra $$each --extra otlp pyproject.toml -o docker/requirements/$$each.txt; \
 	done
 
 images: ## the image of every service, or of SERVICES="imap pop", with docker, podman or buildah

@@ -23,8 +23,12 @@ from boards import BOARDS, Board, Panel  # noqa: E402
 
 from services.core.settings import Settings  # noqa: E402
 
-BY_THE_CHART = {"hostname", "listen_host", "grace_s", "health", "tls", "proxy", "probe"}
-BY_THE_CHART_IN = {"database": {"url", "direct_url"}, "nats": {"url", "replicas"}, "sync": {"admin_token"}}
+BY_THE_CHART = {"hostname", "listen_host", "grace_s", "health", "otlp", "tls", "proxy", "probe"}
+BY_THE_CHART_IN = {
+    "database": {"url", "direct_url", "read_only_url"},
+    "nats": {"url", "replicas", "trace_days", "trace_size"},
+    "sync": {"admin_token", "mta_sts", "mta_sts_mx"},
+}
 Tree = dict[str, Any]
 
 TEXT, FLAG = {"type": "string"}, {"type": "boolean"}
@@ -34,16 +38,28 @@ def _closed(required: list[str], **properties: Any) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, "required": required, "properties": properties}
 
 
+_LIMIT = {"type": ["integer", "null"], "minimum": 0}
 _SECRET = _closed(["name", "key"], name=TEXT, key=TEXT)
 # Lists of our own making, looked into as well.
 ITEMS: dict[str, Any] = {
-    "provision.domains": TEXT,
+    "provision.domains": {
+        "anyOf": [
+            TEXT,
+            _closed(
+                ["domain"],
+                domain=TEXT,
+                policy=_closed([], heldMail={"enum": ["refuse", "accept"]}, notifySender=FLAG, digest=FLAG),
+            ),
+        ]
+    },
     "provision.accounts": _closed(
         ["address"],
         address=TEXT,
         name=TEXT,
         quota={"type": ["string", "integer"]},
         suspended=FLAG,
+        recipientsPerHour=_LIMIT,
+        recipientsPerDay=_LIMIT,
         passwordSecret=_SECRET,
     ),
     "provision.dkim": _closed(
@@ -53,8 +69,10 @@ ITEMS: dict[str, Any] = {
         secret=_closed(["name", "key"], name=TEXT, key=TEXT),
     ),
     "provision.aliases": _closed(["address", "targets"], address=TEXT, targets={"type": "array", "items": TEXT}),
+    "mtaSts.mx": TEXT,
     "proxyProtocol.networks": TEXT,
     "tls.extraNames": TEXT,
+    "tls.domains": _closed(["secret"], secret=TEXT, names={"type": "array", "items": TEXT}),
     "clamd.addresses": TEXT,
     "rspamd.addresses": TEXT,
     "rspamd.controllers": TEXT,

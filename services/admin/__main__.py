@@ -68,7 +68,7 @@ async def apply(settings: Settings, store: Store, bus: Bus, declared: Declaratio
 async def _once(settings: Settings, words: argparse.Namespace, text: str) -> None:
     log = configure_logs("admin", settings.log.level, sys.stderr)
     store = Store(settings.database.url, pool=2)
-    bus = await Bus.connect(settings.nats.url, "admin", log, settings.nats.replicas)
+    bus = await Bus.connect(settings.nats.url, "admin", log, settings.nats.keeping)
     try:
         if words.verb == "apply":
             await apply(settings, store, bus, read(text), words.prune, words.dry_run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -35,9 +35,34 @@ def _octets(value: object) -> object:
     return value if isinstance(value, int) else size.octets(str(value))
 
 
+_Limit: TypeAlias = Annotated[int, Field(ge=0)] | Literal["kept"] | None
+
+
 class _Part(BaseModel):
     # Input is hidden because pydantic would otherwise print a password in its message.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Policy(_Part):
+    """What a domain does about mail that is held for its people. What is None is not declared and left as it is."""
+
+    held_mail: Literal["refuse", "accept"] | None = Field(default=None, alias="heldMail")
+    """What the sender hears: 550 "held for review", or 250."""
+    notify_sender: bool | None = Field(default=None, alias="notifySender")
+    """One who heard 250 is told at once, and not only at the end."""
+    digest: bool | None = None
+    """The recipients are told by mail."""
+
+
+class Domain(_Part):
+    """A domain of ours; without a policy its name alone will do."""
+
+    domain: Annotated[str, BeforeValidator(_domain)]
+    policy: Policy = Policy()
+
+
+def _named(value: object) -> object:
+    return {"domain": value} if isinstance(value, str) else value
 
 
 class Account(_Part):
@@ -49,6 +74,9 @@ class Account(_Part):
         default="kept", validate_default=False
     )
     suspended: bool | None = None
+    recipients_per_hour: _Limit = Field(default="kept", alias="recipientsPerHour")
+    """It may send to so many; None: as set for all, 0: no limit."""
+    recipients_per_day: _Limit = Field(default="kept", alias="recipientsPerDay")
     password: SecretStr | None = None
     password_file: Path | None = Field(default=None, alias="passwordFile")
 
@@ -93,14 +121,20 @@ class DkimKey(_Part):
 class Declaration(_Part):
     """All that is declared."""
 
-    domains: tuple[Annotated[str, BeforeValidator(_domain)], ...] = ()
+    domains: tuple[Annotated[Domain, BeforeValidator(_named)], ...] = ()
     accounts: tuple[Account, ...] = ()
     aliases: tuple[Alias, ...] = ()
     dkim: tuple[DkimKey, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The domains, each once; it may stand by its name alone beside where its policy is."""
+        return tuple(dict.fromkeys(each.domain for each in self.domains))
+
     @model_validator(mode="after")
     def _once(self) -> Declaration:
         for what, names in (
+            ("policy of", [each.domain for each in self.domains if each.policy != Policy()]),
             ("account", [account.address for account in self.accounts]),
             ("alias", [alias.address for alias in self.aliases]),
         ):
@@ -125,7 +159,11 @@ def read(text: str) -> Declaration:
         raise BadDeclaration(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def write(domains: Sequence[str], accounts: Sequence[dict[str, object]], aliases: Sequence[dict[str, object]]) -> str:
+def write(
+    domains: Sequence[str | dict[str, object]],
+    accounts: Sequence[dict[str, object]],
+    aliases: Sequence[dict[str, object]],
+) -> str:
     """The same as YAML that `read` reads, and that `helm install --values` takes."""
     tree = {"provision": {"domains": list(domains), "accounts": list(accounts), "aliases": list(aliases)}}
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)

@@ -7,7 +7,9 @@ from services.core.bus import Bus
 from services.core.proxy import FromProxies
 from services.core.reception import Preamble
 from services.core.service import Service
+from services.core.sni import Certificates
 from services.core.store.engine import Store
+from services.core.store.replica import Replica
 from services.core.tls import Certificate, Tls
 
 
@@ -15,6 +17,8 @@ async def open_store(service: Service) -> Store:
     """The store, once it answers: until then the service is not ready. Closed with the service."""
     settings = service.settings.database
     store = Store(settings.url, settings.pool, service.metrics)
+    if settings.read_only_url:
+        store.replica = Replica(settings.read_only_url, settings.pool, service.metrics)
     service.on_close(store.close)
     service.ready_when("store", store.check)
     await service.until("store", store.check)
@@ -23,7 +27,7 @@ async def open_store(service: Service) -> Store:
 
 async def open_bus(service: Service) -> Bus:
     """The bus, whether NATS is there or not: readiness says which. Drained and closed with the service."""
-    bus = await Bus.connect(service.settings.nats.url, service.name, service.log, service.settings.nats.replicas)
+    bus = await Bus.connect(service.settings.nats.url, service.name, service.log, service.settings.nats.keeping)
     connected = service.metrics.gauge("bus_connected", "1 while this process is connected to NATS.")
     connected.set_function(lambda: float(bus.connected))
     service.on_close(bus.close)
@@ -38,10 +42,11 @@ def open_tls(service: Service) -> Tls | None:
     if settings.cert is None or settings.key is None:
         service.log.warning("no certificate is set: no TLS is offered")
         return None
-    certificate = Certificate(settings.cert, settings.key, service.log)
-    ends = service.metrics.gauge("certificate_expiry_timestamp_seconds", "When the certificate that is served ends.")
-    ends.set_function(certificate.ends_at)
-    return certificate.context
+    first = Certificate(settings.cert, settings.key, service.log)
+    certificates = Certificates(first, settings.domains, service.log)
+    ends = service.metrics.gauge("certificate_expiry_timestamp_seconds", "When the first certificate served ends.")
+    ends.set_function(certificates.ends_at)
+    return certificates.context
 
 
 def proxies(service: Service) -> Preamble | None:

@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from nats.errors import ConnectionClosedError
 from nats.errors import Error as NatsError
 
-from services.contracts.v1.mail_pb2 import TraceEvent
+from services.contracts.v1.mail_pb2 import Envelope, TraceEvent
 from services.core.line import (
     FIRST_WAIT_S,
     LONGEST_WAIT_S,
@@ -36,7 +36,17 @@ from services.core.line import (
     pub,
 )
 from services.core.responder import Hint, Replies, Responder
-from services.core.subjects import STREAMS, changed, directory_changed, scan, trace, work_learn, work_local, work_remote
+from services.core.subjects import (
+    Keeping,
+    changed,
+    directory_changed,
+    scan,
+    streams,
+    trace,
+    work_learn,
+    work_local,
+    work_remote,
+)
 from services.core.telemetry import Logger, logger
 from services.core.trail import Reader
 from services.core.work import Puller, Work
@@ -65,6 +75,7 @@ CONNECT_S, ACK_S, API_S = 2.0, 5.0, 5.0
 UNSENT_BYTES = 8 * 1024 * 1024
 TRACES_KEPT, TRACE_FLUSH_S = 10_000, 0.05
 NAME_IN_USE = 10058
+_NO_ENVELOPE = Envelope()
 
 
 class _Client(Client):
@@ -129,9 +140,9 @@ class _Client(Client):
 class Bus:
     """A connection to NATS that is always being kept up; use `Bus.connect`."""
 
-    def __init__(self, url: str, name: str, log: Logger, replicas: int) -> None:
+    def __init__(self, url: str, name: str, log: Logger, keeping: Keeping | None) -> None:
         self.log = log
-        self._url, self._name, self._replicas = url, name, replicas
+        self._url, self._name, self._keeping = url, name, keeping
         self._client: _Client | None = None
         self._numbers = itertools.count(1)
         self.interests: dict[int, Subscription] = {}
@@ -149,13 +160,13 @@ class Bus:
         self._keeper = asyncio.create_task(self._keep_connected(), name="bus")
 
     @classmethod
-    async def connect(cls, url: str, name: str, log: Logger | None = None, replicas: int = 1) -> "Bus":
+    async def connect(cls, url: str, name: str, log: Logger | None = None, keeping: Keeping | None = None) -> "Bus":
         """A bus that connects to `url` (several, separated by commas, for a cluster) and reconnects for ever.
 
-        Returns after the first attempt, whether it succeeded or not: look at `check`. `replicas` is how many NATS
-        servers keep each stream.
+        Returns after the first attempt, whether it succeeded or not: look at `check`. `keeping` is how the
+        streams are to be; without it those that exist are left as they are.
         """
-        bus = cls(url, name, log or logger(name), replicas)
+        bus = cls(url, name, log or logger(name), keeping)
         await bus._tried.wait()
         return bus
 
@@ -196,7 +207,7 @@ class Bus:
 
     def publish_hint(self, subject: str, message: Message) -> bool:
         """Tell whoever listens; never raises, never waits. False: NATS is away and the hint is dropped."""
-        return self.post(pub(subject, "", message.SerializeToString()))
+        return self.post(pub(subject, "", message.SerializeToString(), _context(message)))
 
     async def subscribe_hint(
         self, subject: str, cls: type[M], handler: Callable[[M], Awaitable[None] | None]
@@ -211,7 +222,7 @@ class Bus:
 
     async def request(self, subject: str, message: Message, reply_cls: type[R], timeout_s: float) -> R:
         """The answer of one of those that serve `subject`. Raises NoResponders, Timeout or Unavailable."""
-        data = await self._ask(subject, message.SerializeToString(), timeout_s)
+        data = await self._ask(subject, message.SerializeToString(), timeout_s, _context(message))
         try:
             return reply_cls.FromString(data)
         except DecodeError as error:
@@ -234,7 +245,7 @@ class Bus:
 
         Concurrent calls share the connection's writes. Raises BusUnavailable; the message may then be stored or not.
         """
-        head = f"NATS/1.0\r\nNats-Msg-Id: {msg_id}\r\n\r\n".encode()
+        head = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n%b" % (msg_id.encode(), _context(message)[10:] or b"\r\n")
         payload = message.SerializeToString()
         declarations = self._declarations
         try:
@@ -393,16 +404,23 @@ class Bus:
         async with self._declaring:
             if self._declarations != declarations:
                 return
-            for stream in STREAMS:
-                config = {**stream, "num_replicas": self._replicas}
-                answer = await self.api(f"STREAM.CREATE.{stream['name']}", config)
+            for config in streams(self._keeping or Keeping()):
+                answer = await self.api(f"STREAM.CREATE.{config['name']}", config)
                 if answer.get("error", {}).get("err_code") == NAME_IN_USE:
-                    answer = await self.api(f"STREAM.UPDATE.{stream['name']}", config)
+                    if self._keeping is None:
+                        continue
+                    answer = await self.api(f"STREAM.UPDATE.{config['name']}", config)
                 if "error" in answer:
-                    raise Unavailable(f"stream {stream['name']}: {answer['error'].get('description', '')}")
+                    raise Unavailable(f"stream {config['name']}: {answer['error'].get('description', '')}")
             self._declarations += 1
             self._declared.set()
             self._flush_traces()
+
+
+def _context(message: Message) -> bytes:
+    """The trace context of an exported trace as a header too, for tools that know nothing of our Envelope."""
+    traceparent: str = getattr(message, "envelope", _NO_ENVELOPE).traceparent
+    return b"NATS/1.0\r\ntraceparent: %b\r\n\r\n" % traceparent.encode() if traceparent.endswith("-01") else b""
 
 
 def _expire(future: asyncio.Future[bytes], subject: str, timeout_s: float) -> None:

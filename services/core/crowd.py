@@ -22,14 +22,32 @@ class Limits:
     exempt: Sequence[IPv4Network | IPv6Network] = ()
 
 
+class Pace:
+    """What comes in one minute, counted by whom it comes from. `limit` 0: as much as they like."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._counts: Counter[str] = Counter()
+        self._minute = -1
+
+    def allows(self, key: str, now: float) -> bool:
+        """Whether one more may come; it is counted either way."""
+        if not self._limit:
+            return True
+        if (minute := int(now / _MINUTE_S)) != self._minute:
+            self._minute = minute
+            self._counts.clear()
+        self._counts[key] += 1
+        return self._counts[key] <= self._limit
+
+
 class Crowd:
     """Those who are connected to one listener."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._open: Counter[str] = Counter()
-        self._arrived: Counter[str] = Counter()
-        self._minute = -1
+        self._arrivals = Pace(limits.per_minute)
 
     def enter(self, host: str, now: float) -> bool:
         """Whether one more may come; if so it is counted until `leave`."""
@@ -37,13 +55,8 @@ class Crowd:
         if self._is_exempt(host):
             return True
         network = network_of(host)
-        if limits.per_minute:
-            if (minute := int(now / _MINUTE_S)) != self._minute:
-                self._minute = minute
-                self._arrived.clear()
-            self._arrived[network] += 1
-            if self._arrived[network] > limits.per_minute:
-                return False
+        if not self._arrivals.allows(network, now):
+            return False
         for key, limit in ((host, limits.per_ip), (network, limits.per_network)):
             if limit and self._open[key] >= limit:
                 return False

@@ -34,12 +34,14 @@ class DnsUnavailable(DnsError):
 class Answer(NamedTuple):
     """The records of one name and type, in the order they came; none where the name has none of that type.
 
-    `authenticated`: the configured resolver says that DNSSEC proves them (RFC 4035 3.2.3, the AD bit).
+    `authenticated`: the configured resolver says that DNSSEC proves them (RFC 4035 3.2.3, the AD bit), and every alias
+    on the way; `name`: where the aliases lead, which is the name that was asked for where there are none.
     """
 
     records: tuple[dns.rdata.Rdata, ...]
     authenticated: bool
     ttl_s: float
+    name: str = ""
 
 
 _NO_NAME = Answer((), False, _NEGATIVE_S)
@@ -88,7 +90,8 @@ class Dns:
             raise DnsUnavailable(f"{kind} of {name}: {error}") from error
         records = tuple(answer.rrset) if answer.rrset is not None else ()
         ttl_s = max(0.0, min(float(answer.rrset.ttl), _LONGEST_S)) if answer.rrset is not None else _NEGATIVE_S
-        return Answer(records, bool(answer.response.flags & dns.flags.AD), ttl_s)
+        end = answer.canonical_name.to_text(omit_final_dot=True).lower()
+        return Answer(records, bool(answer.response.flags & dns.flags.AD), ttl_s, end)
 
 
 def _how_long(answer: Answer) -> float:

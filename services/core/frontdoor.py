@@ -37,6 +37,7 @@ async def open_intake(service: Service, store: Store, bus: Bus) -> tuple[Intake,
         door=service.name,
         host=settings.hostname,
         deadline_s=settings.scan.deadline_s,
+        spans=service.spans,
     )
     return intake, directory
 

@@ -21,12 +21,13 @@ from services.core.scan import ask
 from services.core.smtp import replies, session
 from services.core.smtp.hooks import Refused, TryLater
 from services.core.smtp.replies import Reply
+from services.core.spans import OFF, Facts, Spans
 from services.core.spool import Spool, routed
 from services.core.store.blobs import blob_id
 from services.core.store.engine import StoreUnavailable
 from services.core.store.quarantine import Held
 from services.core.store.spool import Entry, Recipient
-from services.core.telemetry import Logger, Metrics, new_trace
+from services.core.telemetry import Logger, Metrics, tracing
 
 Stamp = Callable[[SpoolId, datetime], bytes]
 Hear = Callable[[pb.Verdict], Awaitable[None]]
@@ -56,10 +57,11 @@ class Intake:
         door: str,
         host: str,
         deadline_s: float,
+        spans: Spans = OFF,
     ) -> None:
         """`door`: the service's name; `host`: the name in Received; `deadline_s`: how long a verdict may take."""
         self._spool, self._bus, self._directory, self._log = spool, bus, directory, log
-        self._door, self._host, self._deadline_s = door, host, deadline_s
+        self._door, self._host, self._deadline_s, self._spans = door, host, deadline_s, spans
         self._answers = metrics.counter("messages", "Messages offered, by the code of the reply.", ["code"])
         self._seconds = metrics.histogram("message_seconds", "From the final dot to the reply.")
 
@@ -113,20 +115,23 @@ class Intake:
         """
         if talk.transaction is None:
             return replies.MAIL_FIRST
-        start = time.perf_counter()
+        start, began_ns = time.perf_counter(), self._spans.now()
         octets = without_forged_results(message, self._host)
         entry = self._entry(talk, talk.transaction, octets, login, stamp)
         message_id = _message_id(entry.prefix, octets)
         self._trace("received", entry, message_id, f"{len(message)} octets from {talk.peer.host}, {talk.protocol}")
-        try:
-            refusal = await self._nobody_has_room(_ways(talk.transaction), len(entry.prefix) + len(octets))
-            reply = refusal or await self._decide(entry, octets, talk, login, hear)
-        except StoreUnavailable as error:
-            self._log.error("store unavailable", spool_id=entry.spool_id, reason=str(error))
-            reply = replies.STORE_GONE
+        with tracing(entry.traceparent):
+            try:
+                refusal = await self._nobody_has_room(_ways(talk.transaction), len(entry.prefix) + len(octets))
+                reply = refusal or await self._decide(entry, octets, talk, login, hear)
+            except StoreUnavailable as error:
+                self._log.error("store unavailable", spool_id=entry.spool_id, reason=str(error))
+                reply = replies.STORE_GONE
         took = time.perf_counter() - start
         self._answers.labels(str(reply.code)).inc()
-        self._seconds.observe(took)
+        self._seconds.observe(took, self._spans.exemplar(entry.traceparent))
+        facts: Facts = {"posta.spool_id": entry.spool_id, "posta.octets": len(message), "smtp.code": reply.code}
+        self._spans.first(entry.traceparent, f"{self._door} message", began_ns, facts)
         self._trace("accepted" if reply.positive else "refused", entry, message_id, str(reply), took)
         return reply
 
@@ -199,14 +204,16 @@ class Intake:
             ret=envelope.ret,
             envid=envelope.envid,
             smtputf8=envelope.smtputf8,
-            traceparent=new_trace().traceparent,
+            traceparent=self._spans.begin().traceparent,
             requiretls=envelope.requiretls,
         )
 
     async def _decide(
         self, entry: Entry, octets: bytes, talk: session.Session, login: Login | None, hear: Hear | None
     ) -> Reply:
+        began_ns = self._spans.now()
         await self._spool.stage(entry.blob_id, octets)
+        self._spans.step(entry.traceparent, "spool stage", began_ns)
         verdict = await ask(self._bus, self._request(entry, talk, login), self._deadline_s)
         if hear is not None:
             await hear(verdict)
@@ -214,10 +221,11 @@ class Intake:
             return await self._hold(entry, octets, verdict, login)
         if verdict.action not in (_ACTIONS.ACCEPT, _ACTIONS.JUNK):
             return Reply(verdict.code, verdict.enhanced, (verdict.text,))
-        prefix = verdict.headers + entry.prefix
+        prefix, began_ns = verdict.headers + entry.prefix, self._spans.now()
         await self._spool.accept(
             entry._replace(prefix=prefix, size=len(prefix) + len(octets), junk=verdict.action == _ACTIONS.JUNK)
         )
+        self._spans.step(entry.traceparent, "spool commit", began_ns)
         return replies.KEPT.saying(f"kept as {entry.spool_id}")
 
     def _request(self, entry: Entry, talk: session.Session, login: Login | None) -> pb.ScanRequest:

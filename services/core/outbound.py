@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeAlias
 
 from services.contracts.v1.mail_pb2 import Envelope, RelayDestination, TraceEvent
@@ -12,6 +13,7 @@ from services.core.bus import Bus
 from services.core.store import blobs, queued
 from services.core.store.engine import Connection, Store
 from services.core.store.queued import Queued, Selection, Touched
+from services.core.store.replica import listed
 from services.core.subjects import relay_destination
 
 _HEADER_OCTETS = 16_384
@@ -29,8 +31,8 @@ class Outbound:
 
     async def entries(self, selection: Selection, *, limit: int, after: tuple[str, int] = ("", -1)) -> list[Queued]:
         """A page of the queue, oldest messages first, from the recipient behind `after` on."""
-        async with self._store.query("outbound.list") as conn:
-            return await queued.entries(conn, selection, limit=limit, after=after)
+        page = partial(queued.entries, selection=selection, limit=limit, after=after)
+        return await listed(self._store, "outbound.list", page)
 
     async def count(self, selection: Selection) -> int:
         """How many recipients are meant."""

@@ -1,4 +1,4 @@
-"""Mail that Posta itself writes, as spool entries: digests, notices. Always with a null sender (RFC 5321 4.5.5)."""
+"""Mail that Posta itself writes, as spool entries: notices, digests, reports. Null senders, all (RFC 5321 4.5.5)."""
 
 from __future__ import annotations
 
@@ -66,5 +66,5 @@ class OwnMail:
             case Expanded(targets=several):
                 targets = several
             case Suspended() | Unknown():
-                return ()
+                return ()  # the account is gone or shut since: a double bounce has no reader
         return tuple(routed(target) for target in targets)

@@ -23,6 +23,9 @@ Attend = Callable[[socket.socket, Ends, Ends], Awaitable[None]]
 
 _BACKLOG: Final = 1024
 _ACCEPTS: Final = 64  # at one wake-up, so that a flood of new peers does not starve the old ones
+# A peer that is gone without a word is found out within six minutes, and whatever stands between and forgets silent
+# connections (cloud load balancers: after 4 to 10 minutes) sees that this one is in use.
+_KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 240), (socket.TCP_KEEPINTVL, 30), (socket.TCP_KEEPCNT, 4))
 # Out of file descriptors: trying at once would only spin.
 _ACCEPT_AGAIN_S: Final = 0.5
 _PREAMBLE_S: Final = 10.0
@@ -158,6 +161,9 @@ async def listen(host: str, port: int) -> list[socket.socket]:
         for family, _, _, _, address in dict.fromkeys(found):
             made.append(listening := socket.socket(family, socket.SOCK_STREAM))
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # those it accepts inherit all of these
+            for option, value in _KEEPALIVE:
+                listening.setsockopt(socket.IPPROTO_TCP, option, value)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listening.bind(address)

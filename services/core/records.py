@@ -12,7 +12,7 @@ from dns.rdtypes.ANY.TXT import TXT
 from services.core.dkim import zone
 from services.core.dkim.rotation import unshown
 from services.core.dns import Dns, DnsError, NoSuchName
-from services.core.store.dkim import ACTIVE, Key
+from services.core.store.dkim import ACTIVE, PUBLISHED, Key
 
 # RFC 6761 and RFC 2606: no such name is ever in the public DNS.
 _RESERVED = frozenset(("test", "example", "invalid", "localhost"))
@@ -33,6 +33,11 @@ def is_reserved(domain: str) -> bool:
 
 async def domain_records(dns: Dns, domain: str, host: str, keys: Sequence[Key]) -> list[Record]:
     """How MX, SPF, DKIM and DMARC of a domain stand whose mail `host` takes and signs with `keys`."""
+    # Whether mail is signed is known even where the DNS says nothing.
+    return [*await _shown(dns, domain, host, keys), *_unsigned(domain, keys)]
+
+
+async def _shown(dns: Dns, domain: str, host: str, keys: Sequence[Key]) -> list[Record]:
     try:
         mx, spf = await _mx(dns, domain, host), await _spf(dns, domain)
         return [*mx, spf, *await _dkim(dns, domain, keys), await _dmarc(dns, domain)]
@@ -40,6 +45,17 @@ async def domain_records(dns: Dns, domain: str, host: str, keys: Sequence[Key]) 
         return [Record("wrong", f"{domain} does not exist in the DNS", "register it and publish its zone")]
     except DnsError as error:
         return [Record("wrong", f"the DNS does not answer for {domain}: {error}", "see its name servers, or try again")]
+
+
+def _unsigned(domain: str, keys: Sequence[Key]) -> list[Record]:
+    if any(key.state == ACTIVE for key in keys):
+        return []
+    says = f"mail from {domain} is not signed, and doubted elsewhere: it has no active DKIM key"
+    then = f"once its zone shows the records, `posta domain dkim activate {domain}`"
+    if any(key.state == PUBLISHED for key in keys):
+        return [Record("note", says, f"`posta domain dkim {domain}` shows the records of those that wait; {then}")]
+    make = f"rotate {domain}" if keys else domain
+    return [Record("note", says, f"`posta domain dkim {make}` makes a pair and shows its records; {then}")]
 
 
 async def _mx(dns: Dns, domain: str, host: str) -> list[Record]:
@@ -77,8 +93,7 @@ async def _spf(dns: Dns, domain: str) -> Record:
 
 async def _dkim(dns: Dns, domain: str, keys: Sequence[Key]) -> list[Record]:
     if not any(key.state == ACTIVE for key in keys):
-        says = f"mail from {domain} is not signed"
-        return [Record("note", says, f"`posta domain dkim {domain}`, publish the records it shows, then activate them")]
+        return []
     found = []
     for key, fault in zip(keys, await asyncio.gather(*(unshown(dns, key) for key in keys)), strict=True):
         name = zone.name(domain, key.selector)

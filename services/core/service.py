@@ -22,6 +22,7 @@ import uvloop
 from prometheus_client import Gauge
 
 from services.core.settings import BadSettings, Settings, load
+from services.core.spans import OFF, Spans
 from services.core.telemetry import Logger, Metrics, configure_logs
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class Service:
         self.settings = settings
         self.log = log
         self.metrics = Metrics(name)
+        self.spans = OFF
         self._connections: Gauge | None = None
         self.draining = False
         self._started = False
@@ -80,6 +82,19 @@ class Service:
         if self._connections is None:
             self._connections = self.metrics.gauge("connections", "Connections that are open.", ["door"])
         self._connections.labels(door).set_function(lambda: listener.connections)
+
+    def export_spans(self) -> None:
+        """Have spans sent to the collector that is set, if one is. Raises BadSettings where that was not installed."""
+        settings = self.settings.otlp
+        if not settings.endpoint:
+            return
+        try:
+            from services.core.otlp import Exporter  # who exports nothing pays for nothing
+        except ModuleNotFoundError as error:
+            raise BadSettings(f"POSTA_OTLP_ENDPOINT: needs posta[otlp], which is not installed: {error}") from None
+        exporter = Exporter(settings.endpoint, self.name, self.settings.hostname, self.log)
+        self.spans = Spans(exporter.keep, settings.share)
+        self.on_close(exporter.close)
 
     def spawn(self, work: Coroutine[Any, Any, object], name: str) -> asyncio.Task[None]:
         """Run `work` in the background until it returns or the service has drained.
@@ -142,6 +157,7 @@ class Service:
         try:
             health = await _serve_health(self)
             self.on_close(health)
+            self.export_spans()
             starting = asyncio.create_task(_start(main, self))
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -254,8 +270,10 @@ async def _serve_health(service: Service) -> Close:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), CHECK_S)
-            method, target, *_ = head.split(b" ", 2)
-            status, kind, body = await _page(service, target.decode("latin-1").partition("?")[0])
+            method, target, rest = head.split(b" ", 2)
+            # Only OpenMetrics can carry exemplars.
+            newer = b"application/openmetrics-text" in rest.lower()
+            status, kind, body = await _page(service, target.decode("latin-1").partition("?")[0], newer=newer)
             writer.write(
                 f"HTTP/1.1 {status}\r\nContent-Type: {kind}; charset=utf-8\r\nContent-Length: {len(body)}\r\n"
                 f"Connection: close\r\n\r\n".encode()
@@ -282,9 +300,10 @@ async def _nothing() -> None:
     return
 
 
-async def _page(service: Service, path: str) -> tuple[str, str, bytes]:
+async def _page(service: Service, path: str, *, newer: bool) -> tuple[str, str, bytes]:
     if path == "/metrics":
-        return "200 OK", "text/plain; version=0.0.4", service.metrics.exposition()
+        kind = "application/openmetrics-text; version=1.0.0" if newer else "text/plain; version=0.0.4"
+        return "200 OK", kind, service.metrics.exposition(openmetrics=newer)
     if path == "/healthz":
         return "200 OK", "text/plain", b"alive\n"
     if path == "/readyz":

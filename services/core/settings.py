@@ -16,6 +16,8 @@ from typing import Annotated, Literal, NoReturn
 from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
+from services.core.subjects import Keeping
+
 PREFIX = "POSTA_"
 # Read by `posta up` and by `load` itself; a service that finds them in its environment has nothing to say about them.
 FOR_THE_DEV_ROOM = frozenset({"POSTA_HOME", "POSTA_CONFIG", "POSTA_PORT_BASE", "POSTA_ENGINES"})
@@ -48,6 +50,8 @@ class Database(_Group):
     url: str = Field(default="", repr=False)
     direct_url: str = Field(default="", repr=False)
     """Past a pooler that shares connections between transactions, for what needs a session; empty: `url`."""
+    read_only_url: str = Field(default="", repr=False)
+    """A replica, which may be behind: message bodies and lists for people are read there; empty: all from `url`."""
     pool: Count = 8
     connect_timeout_s: Seconds = 5
     statement_timeout_s: Seconds = 60
@@ -59,6 +63,14 @@ class Nats(_Group):
     url: str = Field(default="nats://127.0.0.1:4222", repr=False)
     replicas: Count = 1
     """NATS servers that keep each stream."""
+    trace_days: Count = 7
+    """How long `posta trace` knows a message."""
+    trace_size: ByteSize = ByteSize(1024**3)
+    """What the trace may take of NATS's disk; the oldest goes first."""
+
+    @property
+    def keeping(self) -> Keeping:
+        return Keeping(self.replicas, self.trace_days, self.trace_size)
 
 
 class Dns(_Group):
@@ -71,6 +83,15 @@ class Log(_Group):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Otlp(_Group):
+    """Traces for an OpenTelemetry collector."""
+
+    endpoint: str = ""
+    """`http://collector:4318`: where OTLP is taken over HTTP; empty: nothing is exported."""
+    share: Annotated[float, Field(ge=0, le=1)] = 1
+    """Of the messages that come in, how many are traced."""
+
+
 class Health(_Group):
     port: Port = 9090
 
@@ -78,6 +99,8 @@ class Health(_Group):
 class Tls(_Group):
     cert: Path | None = None
     key: Path | None = None
+    domains: Annotated[tuple[Path, ...], BeforeValidator(_words)] = ()
+    """Folders with tls.crt and tls.key of further certificates, shown to clients that ask for a name of theirs."""
 
 
 class Proxy(_Group):
@@ -130,6 +153,8 @@ class Mxrouter(_Group):
     """Connections at once from one /24 or /48."""
     max_per_minute: Ceiling = 0
     """New connections from one /24 or /48."""
+    messages_per_minute: Ceiling = 0
+    """Messages from one /24 or /48, in one pod; whoever sends more is told to come again."""
     require_helo_name: bool = False
     """HELO must be a full name or an address literal, and not ours."""
     require_rdns: bool = False
@@ -150,6 +175,8 @@ class Relay(_Group):
     """To one destination at once, from all relay pods together."""
     per_minute: Ceiling = 0
     """Messages to one destination, from all relay pods together."""
+    memory: ByteSize = ByteSize(128 * 1024 * 1024)
+    """Octets of messages in hand at once, a pod makes up to four copies; what is over 256 KiB waits for room."""
     poll_s: Seconds = 2
     lease_s: Annotated[float, Field(ge=3)] = 120
     """What a killed pod had in hand is taken up by another after that time."""
@@ -172,6 +199,8 @@ class Relay(_Group):
     reuse_messages: Count = 100
     dane: bool = True
     mta_sts: bool = True
+    tls_reports: bool = True
+    """Domains that ask for it are told daily how TLS with them went (RFC 8460)."""
     ca: Path | None = None
     """PEM file of CAs that are trusted besides the system's, for smarthosts and MTA-STS."""
     discard_ehlo_keywords: Words = ()
@@ -186,6 +215,13 @@ class Dkim(_Group):
 class Srs(_Group):
     secret: SecretStr | None = None
     """Proves that a bounce answers a forward of ours; without it the store makes one for all processes."""
+
+
+class Seal(_Group):
+    secret: SecretStr | None = None
+    """Seals the passwords of smarthosts in the store; without it none is kept. Services and `posta` need the same."""
+    former: SecretStr | None = None
+    """The one before, while `posta route seal` has not sealed all of them anew."""
 
 
 class Scan(_Group):
@@ -253,6 +289,8 @@ class Imap(_Group):
     login_timeout_s: Seconds = 60
     idle_timeout_s: Seconds = 1800
     """RFC 9051 5.4: the autologout timer of an authenticated session is at least 30 minutes."""
+    idle_notify_s: Annotated[float, Field(ge=0)] = 240
+    """An idling client hears something at least so often, before what stands between cuts it off; 0 = only news."""
 
 
 class Pop(_Group):
@@ -269,6 +307,10 @@ class Sync(_Group):
     port: Port = 80
     tls_port: Port = 443
     admin_token: SecretStr | None = None
+    mta_sts: Literal["", "none", "testing", "enforce"] = ""
+    """The mode of the MTA-STS policy that is told at `mta-sts.<domain>` of every domain; empty: none is told."""
+    mta_sts_mx: Words = ()
+    """The MX hosts it names; empty: the public host name."""
     # What autoconfig and autodiscover tell a client: where the doors are seen from outside.
     public_hostname: str = ""
     imap_port: Port = 143
@@ -308,6 +350,7 @@ class Settings(_Group):
     nats: Nats = Nats()
     dns: Dns = Dns()
     log: Log = Log()
+    otlp: Otlp = Otlp()
     health: Health = Health()
     tls: Tls = Tls()
     proxy: Proxy = Proxy()
@@ -319,6 +362,7 @@ class Settings(_Group):
     relay: Relay = Relay()
     dkim: Dkim = Dkim()
     srs: Srs = Srs()
+    seal: Seal = Seal()
     scan: Scan = Scan()
     filter: Filter = Filter()
     quarantine: Quarantine = Quarantine()

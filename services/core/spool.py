@@ -91,6 +91,7 @@ class Spool:
         waiting, and they are not to stand in front of mailboxes.
         """
         since_tidy = _TIDY_EVERY_S
+        unnamed: list[BlobId] = []
         while True:
             try:
                 async with self._store.begin("spool.sweep") as conn:
@@ -103,7 +104,8 @@ class Spool:
                     async with self._store.begin("spool.tidy") as conn:
                         await spool.tidy(conn)
                     await retention.forget(self._store)
-                    await blobs.sweep(self._store)
+                    await blobs.sweep(self._store, unnamed)
+                    unnamed = await blobs.unnamed(self._store)
                     since_tidy = 0.0
             except StoreUnavailable as error:
                 self._log.warning("sweep put off", reason=str(error))

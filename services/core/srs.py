@@ -86,6 +86,10 @@ def _stamp(now_s: float) -> str:
 
 
 def _age(stamp: str, now_s: float) -> int:
-    """Days since the stamp, within the cycle; raises ValueError for what is none."""
+    """Days since the stamp, within the cycle; raises ValueError for what is none.
+
+    Or until it: who made it may have had a clock that was ahead of ours, or ours has been set back since.
+    """
     high, low = (_DIGITS.index(digit) for digit in stamp.lower())
-    return (int(now_s // _DAY_S) - (high << 5 | low)) % _CYCLE
+    since = (int(now_s // _DAY_S) - (high << 5 | low)) % _CYCLE
+    return min(since, _CYCLE - since)

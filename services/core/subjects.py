@@ -1,5 +1,7 @@
 """Every subject on the bus, and the two streams that keep some of them."""
 
+from typing import NamedTuple
+
 from services.core.ids import AccountId
 from services.core.line import NANOSECONDS
 
@@ -51,21 +53,33 @@ def trace(spool_id: str = ">") -> str:
     return f"{ROOT}trace.{spool_id or 'none'}"
 
 
-STREAMS: tuple[dict[str, object], ...] = (
-    {
-        "name": "WORK",
-        "subjects": [ROOT + "work.>"],
-        "retention": "workqueue",
-        "storage": "file",
-        "duplicate_window": 120 * NANOSECONDS,
-    },
-    {
-        "name": "TRACE",
-        "subjects": [ROOT + "trace.>"],
-        "retention": "limits",
-        "storage": "file",
-        "discard": "old",
-        "max_age": 7 * 86_400 * NANOSECONDS,
-        "max_bytes": 1024**3,
-    },
-)
+class Keeping(NamedTuple):
+    """How NATS is to keep the streams."""
+
+    replicas: int = 1
+    trace_days: int = 7
+    trace_octets: int = 1024**3
+
+
+def streams(keeping: Keeping) -> tuple[dict[str, object], ...]:
+    """The two of them, as JetStream is told."""
+    return (
+        {
+            "name": "WORK",
+            "subjects": [ROOT + "work.>"],
+            "retention": "workqueue",
+            "storage": "file",
+            "duplicate_window": 120 * NANOSECONDS,
+            "num_replicas": keeping.replicas,
+        },
+        {
+            "name": "TRACE",
+            "subjects": [ROOT + "trace.>"],
+            "retention": "limits",
+            "storage": "file",
+            "discard": "old",
+            "max_age": keeping.trace_days * 86_400 * NANOSECONDS,
+            "max_bytes": keeping.trace_octets,
+            "num_replicas": keeping.replicas,
+        },
+    )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, TextIO, cast
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.openmetrics.exposition import generate_latest as exemplified
 from prometheus_client.process_collector import ProcessCollector
 from structlog.typing import FilteringBoundLogger
 
@@ -164,9 +165,12 @@ class Metrics:
             self._prefix + name, documentation, _bounded(labels), registry=self._registry, buckets=tuple(buckets)
         )
 
-    def exposition(self) -> bytes:
-        """Every metric in Prometheus text format."""
-        return generate_latest(self._registry)
+    def exposition(self, *, openmetrics: bool = False) -> bytes:
+        """Every metric in Prometheus text format, or in that of OpenMetrics, which shows exemplars."""
+        if not openmetrics:
+            return generate_latest(self._registry)
+        page: bytes = exemplified(self._registry)  # type: ignore[no-untyped-call]
+        return page
 
 
 def _bounded(labels: Sequence[str]) -> Sequence[str]:

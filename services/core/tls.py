@@ -70,13 +70,18 @@ class Certificate:
         self._cert, self._key, self._log, self._alpn, self._clock = cert, key, log, alpn, clock
         self._seen = self._look()
         self._context = server_context(cert, key, alpn)
-        self._ends_at = _ends(cert)
+        self._leaf = _shown(cert)
         self._next_look = clock() + LOOK_S
 
     def ends_at(self) -> float:
         """When what is served now ends, as a Unix timestamp; 0 when that cannot be read. Looks at the files as well."""
         self.context()
-        return self._ends_at
+        return self._leaf.ends.timestamp()
+
+    def names(self) -> frozenset[str]:
+        """The names that what is served now is good for. Looks at the files as well."""
+        self.context()
+        return self._leaf.names
 
     def context(self) -> ssl.SSLContext:
         """The context for a new connection. Looks at the files at most every five seconds."""
@@ -95,7 +100,7 @@ class Certificate:
         except BadCertificate as error:
             self._log.error("certificate not reloaded, the old one is served on", reason=str(error))
         else:
-            self._ends_at = _ends(self._cert)
+            self._leaf = _shown(self._cert)
             self._log.info("certificate reloaded", path=str(self._cert))
 
     def _look(self) -> tuple[tuple[int, int, int], ...]:
@@ -117,18 +122,14 @@ class Leaf(NamedTuple):
 def leaf(cert: Path, key: Path) -> Leaf:
     """The certificate that these files make a server show. Raises BadCertificate."""
     server_context(cert, key)
-    found = _read(cert)
-    if found is None:
-        raise BadCertificate(f"certificate {cert} cannot be read")
-    try:
-        return Leaf(frozenset(name.lower() for name in _names(found)), found.not_valid_after_utc)
-    except x509.ExtensionNotFound:
-        return Leaf(frozenset(), found.not_valid_after_utc)
+    return _shown(cert)
 
 
 def renewing(newest: Tls) -> ssl.SSLContext:
     """A context for servers that keep the one they began with: each handshake moves on to the newest certificate."""
     context = newest()
+    if context.sni_callback is not None:
+        return context  # it chooses by name, among the newest
 
     def renew(tls: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         tls.context = newest()
@@ -188,9 +189,15 @@ def _read(path: Path) -> x509.Certificate | None:
         return None
 
 
-def _ends(path: Path) -> float:
-    leaf = _read(path)
-    return leaf.not_valid_after_utc.timestamp() if leaf is not None else 0.0
+def _shown(path: Path) -> Leaf:
+    """What the file says; where it cannot be read, that it is good for nothing any more."""
+    found = _read(path)
+    if found is None:
+        return Leaf(frozenset(), datetime.fromtimestamp(0, UTC))
+    try:
+        return Leaf(frozenset(name.lower() for name in _names(found)), found.not_valid_after_utc)
+    except x509.ExtensionNotFound:
+        return Leaf(frozenset(), found.not_valid_after_utc)
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:

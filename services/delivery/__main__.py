@@ -7,6 +7,7 @@ from services.core.backbone import open_bus, open_store
 from services.core.bus import work_local
 from services.core.directory import Directory
 from services.core.notices import Notices
+from services.core.ownmail import OwnMail
 from services.core.service import Service, run
 from services.core.spool import Spool
 from services.delivery.consumer import Consumer
@@ -22,10 +23,11 @@ async def main(service: Service) -> None:
     consumer = Consumer(
         store,
         bus,
-        Notices(spool, directory, settings.hostname),
+        Notices(OwnMail(spool, directory), settings.hostname),
         service.log,
         service.metrics,
         host=settings.hostname,
+        spans=service.spans,
     )
     service.on_close(consumer.close)
     service.spawn(Pulse(store, bus, service.log, service.metrics).run(), "pulse")

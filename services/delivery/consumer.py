@@ -13,6 +13,7 @@ from services.core.bus import Bus, Work, changed
 from services.core.dsn import Report, wants_notice
 from services.core.ids import AccountId, BlobId, SpoolId
 from services.core.notices import Notices
+from services.core.spans import OFF, Facts, Spans
 from services.core.spool import TICKET_LOST_S
 from services.core.store import blobs, messages, spool
 from services.core.store.content import prepare
@@ -20,7 +21,7 @@ from services.core.store.engine import Store, StoreUnavailable
 from services.core.store.messages import Content, Placed, Placement
 from services.core.store.numbers import NoSuchAccount
 from services.core.store.spool import Due
-from services.core.telemetry import Logger, Metrics
+from services.core.telemetry import Logger, Metrics, tracing
 from services.delivery.plan import Place, Plan, Refuse, plan, retry_wait_s
 
 _OCTETS_AT_ONCE = 32 << 20  # of message bodies in memory, whatever the batch
@@ -66,8 +67,19 @@ class Finisher:
 class Consumer:
     """Serves batches of tickets; any number may run beside each other, here and in other processes."""
 
-    def __init__(self, store: Store, bus: Bus, notices: Notices, log: Logger, metrics: Metrics, *, host: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        bus: Bus,
+        notices: Notices,
+        log: Logger,
+        metrics: Metrics,
+        *,
+        host: str,
+        spans: Spans = OFF,
+    ) -> None:
         self._store, self._bus, self._notices, self._log, self._host = store, bus, notices, log, host
+        self._spans = spans
         self._finisher = Finisher(store, log)
         self._delivered = metrics.counter("recipients_delivered", "Recipients whose message was put into a mailbox.")
         self._refused = metrics.counter("recipients_refused", "Recipients whose message could not be delivered.")
@@ -93,6 +105,7 @@ class Consumer:
             work.ack()
 
     async def _deliver(self, due: Sequence[Due]) -> None:
+        began_ns = self._spans.now()
         octets = await blobs.read(self._store, list({d.blob_id for d in due}))
         pending: dict[AccountId, int] = defaultdict(int)
         plans: list[Plan] = []
@@ -103,12 +116,14 @@ class Consumer:
         contents = {d.spool_id: await prepare(d.blob_id, _prefix(d), octets[d.blob_id]) for d in _first_of_each(due)}
         settled = [(p.due, p.report) for p in plans if isinstance(p, Refuse)]
         self._refused.inc(len(settled))
-        settled += await self._place([p for p in plans if isinstance(p, Place)], contents)
+        settled += await self._place([p for p in plans if isinstance(p, Place)], contents, began_ns)
         self._finisher.add((d.spool_id, d.n) for d, report in settled if not _wants_notice(d, report))
         for spool_id, told in _by_message((d, r) for d, r in settled if _wants_notice(d, r)):
             await self._tell_sender(spool_id, told, octets)
 
-    async def _place(self, places: Sequence[Place], contents: dict[SpoolId, Content]) -> list[tuple[Due, Report]]:
+    async def _place(
+        self, places: Sequence[Place], contents: dict[SpoolId, Content], began_ns: int
+    ) -> list[tuple[Due, Report]]:
         """Place all in one transaction; where one spoils it, each by itself. Who is settled, and how."""
         if not places:
             return []
@@ -129,38 +144,45 @@ class Consumer:
             raise
         except Exception as error:
             if len(places) > 1:
-                return [one for p in places for one in await self._place([p], contents)]
+                return [one for p in places for one in await self._place([p], contents, began_ns)]
             due = places[0].due
             if isinstance(error, NoSuchAccount):
                 return [(due, Report(due.address, "failed", "5.1.1", "550 5.1.1 The mailbox is gone", due.orcpt))]
             await self._postpone(due, error)
             return []
-        self._announce(places, placed)
+        self._announce(places, placed, began_ns)
         return [
             (p.due, Report(p.due.address, "delivered", "2.0.0", "250 2.0.0 Delivered", p.due.orcpt)) for p in places
         ]
 
-    def _announce(self, places: Sequence[Place], placed: Sequence[Placed]) -> None:
+    def _announce(self, places: Sequence[Place], placed: Sequence[Placed], began_ns: int) -> None:
         """Commit first, tell second: readers are woken, then the trace and the figures."""
-        newest = {(places[p.ord - 1].due.account_id, p.fid): p for p in placed}  # in order, so the last cn stays
-        for (account, fid), one in newest.items():
-            due = places[one.ord - 1].due
-            envelope = Envelope(spool_id=due.spool_id, traceparent=due.traceparent)
+        steps = [self._step(places[p.ord - 1], began_ns) for p in placed]
+        # In order, so the last cn stays.
+        newest = {(places[p.ord - 1].due.account_id, p.fid): (p, step) for p, step in zip(placed, steps, strict=True)}
+        for (account, fid), (one, step) in newest.items():
+            envelope = Envelope(spool_id=places[one.ord - 1].due.spool_id, traceparent=step)
             self._bus.publish_hint(changed(account), Changed(envelope=envelope, account_id=account, fid=fid, cn=one.cn))
         now = datetime.now(UTC)
         for one in placed:
             due = places[one.ord - 1].due
             took = now - due.received_at
             self._delivered.inc()
-            self._seconds.observe(max(0.0, took.total_seconds()))
+            self._seconds.observe(max(0.0, took.total_seconds()), self._spans.exemplar(due.traceparent))
             self._trace(due, "delivered", f"{places[one.ord - 1].role} uid {one.uid}", now)
+
+    def _step(self, place: Place, began_ns: int) -> str:
+        due = place.due
+        facts: Facts = {"posta.spool_id": due.spool_id, "posta.account": due.account_id, "posta.folder": place.role}
+        return self._spans.step(due.traceparent, "delivery", began_ns, facts)
 
     async def _postpone(self, due: Due, error: Exception) -> None:
         wait_s = retry_wait_s(due.attempts)
         self._failed.inc()
-        self._log.error(
-            "delivery failed", exc_info=error, spool_id=due.spool_id, account=due.account_id, again_in_s=wait_s
-        )
+        with tracing(due.traceparent):
+            self._log.error(
+                "delivery failed", exc_info=error, spool_id=due.spool_id, account=due.account_id, again_in_s=wait_s
+            )
         async with self._store.begin("delivery.postpone") as conn:
             await spool.postpone(conn, due.spool_id, [due.n], wait_s, f"{type(error).__name__}: {error}"[:500])
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import IO, Any
 
 from services.dev.place import Owner
 from services.dev.process import dies_with_parent, started_at
@@ -54,6 +55,24 @@ class Program:
     stop: tuple[tuple[signal.Signals, float], ...] = ((signal.SIGTERM, 10.0),)
     """What is sent and how long each may take, before SIGKILL to its whole process group."""
     with_parent: signal.Signals = signal.SIGKILL
+
+    def start_with(self, log: IO[bytes]) -> dict[str, Any]:
+        """What any way to start a process is to be told, beside `argv`; it writes to `log`."""
+        owner = self.owner
+        return {
+            "env": dict(self.env),
+            "cwd": self.cwd,
+            "stdin": subprocess.DEVNULL,
+            "stdout": log,
+            "stderr": log,
+            # Ctrl-C at the terminal is for the supervisor alone: it stops the others in their order.
+            "start_new_session": True,
+            "user": owner.uid if owner else None,
+            "group": owner.gid if owner else None,
+            "extra_groups": () if owner else None,
+            # Runs after the change of user, which would take the setting back.
+            "preexec_fn": dies_with_parent(self.with_parent),
+        }
 
 
 class Child:
@@ -163,23 +182,8 @@ class Child:
         return was_ready, f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
 
     async def _spawn(self) -> asyncio.subprocess.Process:
-        program, owner = self.program, self.program.owner
-        with program.log.open("ab") as log:
-            return await asyncio.create_subprocess_exec(
-                *program.argv,
-                env=program.env,
-                cwd=program.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                # Ctrl-C at the terminal is for the supervisor alone: it stops the others in their order.
-                start_new_session=True,
-                user=owner.uid if owner else None,
-                group=owner.gid if owner else None,
-                extra_groups=() if owner else None,
-                # Runs after the change of user, which would take the setting back.
-                preexec_fn=dies_with_parent(program.with_parent),
-            )
+        with self.program.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(*self.program.argv, **self.program.start_with(log))
 
     async def _look(self) -> None:
         pause_s = FIRST_LOOK_S

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from services.dev import control
+from services.dev import control, neighbour
 from services.dev import up as starting
 from services.dev.dkim_verbs import dkim
 from services.dev.home import Home, find
@@ -50,6 +50,13 @@ def _up(
         typer.Option("--demo/--no-demo", help="Send the demo message (not sent by default with --detach)."),
     ] = None,
     accounts: Annotated[bool, typer.Option(help="Make the demo accounts alice and bob.")] = True,
+    beside: Annotated[
+        bool | None,
+        typer.Option(
+            "--with-neighbour/--without-neighbour",
+            help="Then mail with remote.test, a second platform that runs for a moment (by default with the message).",
+        ),
+    ] = None,
     engines: Annotated[
         bool, typer.Option("--with-engines/--without-engines", help="Run clamd and rspamd, where they are installed.")
     ] = True,
@@ -58,16 +65,26 @@ def _up(
     if not engines:
         os.environ["POSTA_ENGINES"] = "none"
     home, plan = find(os.environ), Plan(base_of(os.environ)).chosen(only, without)
-    message = accounts and (not detach if demo is None else demo)
+    show = _shown(plan, detach, demo, accounts, beside)
     if not detach:
-        starting.foreground(home, plan, os.environ, accounts, message)
+        starting.foreground(home, plan, os.environ, show)
         return
     words = ("up", "--only", only, "--without", without)
-    flags = ("--demo" if message else "--no-demo", "--accounts" if accounts else "--no-accounts")
-    starting.detached(home, (*words, *flags), os.environ | {"POSTA_HOME": str(home.root)})
+    flags = ("--demo" if show.message else "--no-demo", "--accounts" if accounts else "--no-accounts")
+    also = "--with-neighbour" if show.neighbour else "--without-neighbour"
+    starting.detached(home, (*words, *flags, also), os.environ | {"POSTA_HOME": str(home.root)})
     state = status(home)
     where = ", ".join([f"pid {state['pid']}", *(f"{name} {port}" for name, port in state["doors"].items())])
     print(f"posta is up in {home.root} ({where}); `posta down` stops it")
+
+
+def _shown(plan: Plan, detach: bool, demo: bool | None, accounts: bool, beside: bool | None) -> starting.Show:
+    """What is shown of what was asked for. Raises Trouble where a neighbour was, and cannot be."""
+    message = accounts and (not detach if demo is None else demo)
+    hindered = neighbour.missing(plan, os.environ) or ("" if accounts else "a neighbour writes to the demo accounts")
+    if beside and hindered:
+        raise Trouble(hindered)
+    return starting.Show(accounts, message, not hindered and (message if beside is None else beside))
 
 
 @app.command("down")
@@ -89,7 +106,9 @@ def _wipe(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
         raise Trouble(f"{home.root} is not a home of posta")
     if not yes:
         typer.confirm(f"Delete {home.root} with all mail in it?", abort=True)
-    wipe(home)
+    for each in (neighbour.home_of(home), home):
+        if each.root.is_dir():
+            wipe(each)
 
 
 @app.command("status")

@@ -3,9 +3,10 @@
 import asyncio
 import os
 import shutil
+import ssl
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
 from email.utils import format_datetime, localtime, make_msgid
 from pathlib import Path
@@ -13,36 +14,45 @@ from typing import Any
 
 from services.dev.home import find
 from services.dev.mailtalk import Idler, submit, trusting
+from services.dev.people import ALICE, BOB, PASSWORD
 from services.dev.status import status
 from services.dev.trouble import Trouble
 
-DOMAIN = "posta.test"
-ALICE, BOB = f"alice@{DOMAIN}", f"bob@{DOMAIN}"
-PASSWORD = "posta-demo"
 ARRIVAL_S = 30.0
 TRACE_S = 5.0
 
 
-async def ensure_accounts(database_url: str) -> None:
-    """Make the demo domain and users where they are missing; what exists is left as it is."""
+async def ensure_accounts(database_url: str, addresses: Sequence[str]) -> None:
+    """Make demo users and their domains where they are missing; what exists is left as it is."""
     from services.dev.provision import Provisioning
 
     async with Provisioning.at(database_url) as provisioning:
-        await provisioning.ensure_domain(DOMAIN)
-        for address, name in ((ALICE, "Alice"), (BOB, "Bob")):
-            await provisioning.ensure_account(address, PASSWORD, name)
+        for domain in sorted({address.partition("@")[2] for address in addresses}):
+            await provisioning.ensure_domain(domain)
+        for address in addresses:
+            await provisioning.ensure_account(address, PASSWORD, address.partition("@")[0].capitalize())
+
+
+def letter(sender: str, to: str, subject: str, text: str) -> EmailMessage:
+    """A message of the demo, with a Message-ID of its own."""
+    message = EmailMessage()
+    message["From"], message["To"] = sender, to
+    message["Subject"] = subject
+    message["Date"] = format_datetime(localtime())
+    message["Message-ID"] = make_msgid(domain=sender.partition("@")[2])
+    message.set_content(text)
+    return message
 
 
 def _greeting() -> EmailMessage:
-    message = EmailMessage()
-    message["From"], message["To"] = ALICE, BOB
-    message["Subject"] = "Hello from Posta"
-    message["Date"] = format_datetime(localtime())
-    message["Message-ID"] = make_msgid(domain=DOMAIN)
-    message.set_content(
-        "Hello Bob,\n\nthis message has gone the whole way: submission, filter, spool, delivery, IMAP.\n\nAlice\n"
-    )
-    return message
+    way = "this message has gone the whole way: submission, filter, spool, delivery, IMAP."
+    return letter(ALICE, BOB, "Hello from Posta", f"Hello Bob,\n\n{way}\n\nAlice\n")
+
+
+def trust(state: Mapping[str, Any]) -> ssl.SSLContext:
+    """How a client of this platform knows it."""
+    ca = state["urls"].get("ca")
+    return trusting(Path(ca) if ca else None)
 
 
 def travel(state: Mapping[str, Any]) -> None:
@@ -50,9 +60,7 @@ def travel(state: Mapping[str, Any]) -> None:
     doors, urls = state["doors"], state["urls"]
     if not {"submission", "imaps"} <= doors.keys():
         return
-    ca = urls.get("ca")
-    context = trusting(Path(ca) if ca else None)
-    message = _greeting()
+    context, message = trust(state), _greeting()
     with Idler(doors["imaps"], context, (BOB, PASSWORD)) as bob:
         began = time.monotonic()
         reply = submit(doors["submission"], context, (ALICE, PASSWORD), message)

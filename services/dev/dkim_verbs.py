@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.dev.provision_verbs import AsJson, provisioned
+from services.dev.provision_verbs import AsJson, provisioned, settings_of
 from services.dev.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -31,7 +30,8 @@ def dkim(words: Words, force: Force = False, as_json: AsJson = False) -> None:
 
     rotate makes the next pair. activate signs with it once the DNS shows its records; the pair before retires, its
     records stay a week for mail that is on its way. remove deletes what has been retired for that long.
-    import DOMAIN SELECTOR FILE takes the key of another signer, to be activated.
+    import DOMAIN SELECTOR FILE takes the key of another signer, to be activated. What is shown is a zone file for the
+    test DNS of `posta up` too: zones/_domainkey.DOMAIN.zone in its home.
     """
     verb, domain, *rest = words if len(words) > 1 else ["show", *words]
     if _VERBS.get(verb) != 2 + len(rest):
@@ -53,14 +53,8 @@ def _read(path: str) -> str:
 
 
 def dkim_settings() -> Any:
-    """What of this shell's environment says how keys are sealed and looked up."""
-    # Imported late: the store takes longer to load than most verbs to run.
-    from services.core.settings import BadSettings, read
-
-    try:
-        return read({name: os.environ[name] for name in os.environ if name.startswith(_OURS)})
-    except BadSettings as error:
-        raise Trouble(str(error), 2) from None
+    """How keys are sealed and looked up."""
+    return settings_of(_OURS)
 
 
 def _row(key: Key) -> dict[str, object]:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from services.dev.child import Program
 from services.dev.home import LONGEST_SOCKET_PATH, Home, user_name, write
 from services.dev.place import Place, settle, wipe
-from services.dev.process import command_of, dies_with_parent, standing_in, wait_gone
+from services.dev.process import command_of, standing_in, wait_gone
 from services.dev.trouble import Trouble
 
 USER = DATABASE = "posta"
@@ -241,21 +241,8 @@ class Postgres:
         """Return when it takes connections. Raises Trouble where it does not get there."""
         self._server.prepare()
         program = self._server.program()
-        owner = program.owner
         with program.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                program.argv,
-                env=dict(program.env),
-                cwd=program.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                user=owner.uid if owner else None,
-                group=owner.gid if owner else None,
-                extra_groups=() if owner else None,
-                preexec_fn=dies_with_parent(signal.SIGINT),
-            )
+            self._process = subprocess.Popen(program.argv, **program.start_with(log))
         deadline = time.monotonic() + timeout_s
         while reason := self._server.said():
             if self._process.poll() is not None or time.monotonic() > deadline:

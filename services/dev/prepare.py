@@ -1,4 +1,4 @@
-"""What has to exist before the services start: a certificate, the schema and, with `--demo`, the demo accounts.
+"""What has to exist before the services start: a certificate, the schema and the demo accounts that are named.
 
 Run by the supervisor as a process of its own, started before Postgres is up: a line on stdin says that it is. The
 settings that come of it are one JSON object on stdout.
@@ -14,24 +14,23 @@ from contextlib import redirect_stdout
 from services.core.settings import load
 from services.core.store.migrate import migrate
 from services.core.tls import ensure_dev_certificate
-from services.dev import demo
+from services.dev import demo, people
 from services.dev.home import find
 from services.dev.plan import HOSTNAME, LISTEN_HOST
 
 
-async def prepare(env: Mapping[str, str], arguments: Sequence[str]) -> dict[str, str]:
+async def prepare(env: Mapping[str, str], accounts: Sequence[str]) -> dict[str, str]:
     """Make it, or find it made. `env` names the home and the database."""
     # A key that no service knows would keep each of them from starting: said here, once and at once.
     load(env)
     made: dict[str, str] = {}
     if not env.get("POSTA_TLS_CERT"):
-        files = ensure_dev_certificate(find(env).tls, (HOSTNAME, LISTEN_HOST, demo.DOMAIN))
+        files = ensure_dev_certificate(find(env).tls, (HOSTNAME, LISTEN_HOST, people.DOMAIN))
         made = {"POSTA_TLS_CERT": str(files.cert), "POSTA_TLS_KEY": str(files.key), "ca": str(files.ca)}
     if not await asyncio.to_thread(sys.stdin.readline):
         sys.exit("posta: the start was given up")
     await migrate(env["POSTA_DATABASE_URL"])
-    if "--demo" in arguments:
-        await demo.ensure_accounts(env["POSTA_DATABASE_URL"])
+    await demo.ensure_accounts(env["POSTA_DATABASE_URL"], accounts)
     return made
 
 

@@ -174,6 +174,28 @@ def database_url() -> str:
     return os.environ.get("POSTA_DATABASE_URL") or str(control.ask(find(os.environ), "status")["urls"]["database"])
 
 
+def settings_of(ours: tuple[str, ...]) -> Any:
+    """The settings whose keys begin so: as this shell's environment has them, else as the running platform does.
+
+    Raises Trouble.
+    """
+    # Imported late: a verb that needs none of it starts sooner.
+    from services.core.settings import BadSettings, read
+
+    try:
+        return read({name: value for name, value in _given().items() if name.startswith(ours)})
+    except BadSettings as error:
+        raise Trouble(str(error), 2) from None
+
+
+def _given() -> dict[str, str]:
+    home = find(os.environ)
+    # What lies in a database that this shell names is not the running platform's.
+    if os.environ.get("POSTA_DATABASE_URL") or not home.is_held():
+        return dict(os.environ)
+    return control.ask(home, "environment") | os.environ
+
+
 def _password(given: str, from_stdin: bool) -> str:
     if given and from_stdin:
         raise Trouble("--password and --password-stdin exclude each other", 2)

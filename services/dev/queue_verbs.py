@@ -68,34 +68,19 @@ def _one(spool_id: Annotated[str, typer.Argument(help="Spool id.")], as_json: As
         raise Trouble(f"{spool_id} has no recipients in the queue")
 
 
-@queue.command("retry")
-def _retry(
-    ids: Ids = None, domain: Domain = "", sender: Sender = "", age: Age = "", everything: All = False,
-    as_json: AsJson = False,
-) -> None:  # fmt: skip
-    """Attempt recipients now, whatever their schedule says."""
-    selection = selected(ids or (), domain, sender, age, everything)
-    _done(lambda outbound: outbound.retry(selection), "attempted again now", as_json)
+def _verb(name: str, help: str, line: str, change: "Callable[[Any, Selection], Awaitable[int]]") -> None:
+    @queue.command(name, help=help)
+    def run(
+        ids: Ids = None, domain: Domain = "", sender: Sender = "", age: Age = "", everything: All = False,
+        as_json: AsJson = False,
+    ) -> None:  # fmt: skip
+        selection = selected(ids or (), domain, sender, age, everything)
+        _done(lambda outbound: change(outbound, selection), line, as_json)
 
 
-@queue.command("hold")
-def _hold(
-    ids: Ids = None, domain: Domain = "", sender: Sender = "", age: Age = "", everything: All = False,
-    as_json: AsJson = False,
-) -> None:  # fmt: skip
-    """Attempt them no more until they are released."""
-    selection = selected(ids or (), domain, sender, age, everything)
-    _done(lambda outbound: outbound.hold(selection), "held", as_json)
-
-
-@queue.command("release")
-def _release(
-    ids: Ids = None, domain: Domain = "", sender: Sender = "", age: Age = "", everything: All = False,
-    as_json: AsJson = False,
-) -> None:  # fmt: skip
-    """Attempt held ones now."""
-    selection = selected(ids or (), domain, sender, age, everything)
-    _done(lambda outbound: outbound.release(selection), "released", as_json)
+_verb("retry", "Attempt recipients now, whatever their schedule says.", "attempted again now", lambda o, s: o.retry(s))
+_verb("hold", "Attempt them no more until they are released.", "held", lambda o, s: o.hold(s))
+_verb("release", "Attempt held ones now.", "released", lambda o, s: o.release(s))
 
 
 @queue.command("drop")

@@ -2,13 +2,15 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import typer
 
-from services.dev.provision_verbs import AsJson, database_url, nats_url
+from services.dev.home import find
+from services.dev.provision_verbs import AsJson, database_url, nats_url, settings_of
 from services.dev.status import console
 from services.dev.trouble import Trouble
 
@@ -49,7 +51,7 @@ def _add(
             username=username,
             password=password,
         )
-        await routes.put(conn, made)
+        await routes.put(conn, made, _seal())
         return made
 
     made = _run(add)
@@ -80,6 +82,25 @@ def _remove(sender: Sender = "", recipient: Recipient = "", as_json: AsJson = Fa
     print(json.dumps(row) if as_json else f"no rule any more for mail of {sender or 'all'} to {recipient or 'all'}")
 
 
+@route.command("seal")
+def _reseal(as_json: AsJson = False) -> None:
+    """Seal the passwords by the newest secret: those of seal.former, and those in the clear."""
+    count = _run(lambda routes, conn: routes.reseal(conn, _seal()))
+    print(json.dumps({"routes": count}) if as_json else f"{count} {'password' if count == 1 else 'passwords'} sealed")
+
+
+def _seal() -> Any:
+    """The seal of the services: as this shell's settings have it, or made by the platform that runs in this home."""
+    # Imported late: most verbs here do without.
+    from pydantic import SecretStr
+
+    from services.core.seal import Seal
+
+    said, home = settings_of(("POSTA_CONFIG", "POSTA_SEAL_")).seal, find(os.environ)
+    made = home.is_held() and "POSTA_SEAL_SECRET" not in os.environ
+    return Seal(SecretStr(home.secret("seal-secret")) if made else said.secret, said.former)
+
+
 def _password(from_stdin: bool) -> str:
     if from_stdin:
         given = sys.stdin.readline().rstrip("\r\n")
@@ -95,6 +116,7 @@ def _password(from_stdin: bool) -> str:
 def _run(work: Callable[[Any, Any], Awaitable[Any]], *, tell: bool = True) -> Any:
     # Imported late: the store takes longer to load than most verbs to run.
     from services.core import directory
+    from services.core.seal import NoSeal, Unopened
     from services.core.store import routes
     from services.core.store.engine import Store, StoreUnavailable
     from services.dev.quiet import bus_at
@@ -109,7 +131,7 @@ def _run(work: Callable[[Any, Any], Awaitable[Any]], *, tell: bool = True) -> An
                     await directory.announce(bus)
         except routes.BadRule as error:
             raise Trouble(str(error), 2) from None
-        except routes.NoSuchRule as error:
+        except (routes.NoSuchRule, NoSeal, Unopened) as error:
             raise Trouble(str(error)) from None
         except StoreUnavailable as error:
             raise Trouble(f"the store cannot be reached: {error}") from None

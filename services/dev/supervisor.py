@@ -86,6 +86,10 @@ class Supervisor:
                 self._phase = "down"
                 self._changed()
 
+    def stop(self) -> None:
+        """Let `run` come to its end, as a signal does."""
+        self._stop.set()
+
     def state(self) -> dict[str, Any]:
         """What `posta status --json` prints."""
         return {
@@ -166,6 +170,7 @@ class Supervisor:
             "POSTA_DNS_SERVERS": f"{LISTEN_HOST}:{self.plan.dns_port}",
             "POSTA_RELAY_PORT": str(self.plan.mx_port),
             "POSTA_SYNC_ADMIN_TOKEN": self.home.secret("admin-token"),
+            "POSTA_SEAL_SECRET": self.home.secret("seal-secret"),
         }.items():
             env.setdefault(name, value)
         self.urls |= {"database": database, "nats": bus, "admin_token_file": str(self.home.root / "admin-token")}

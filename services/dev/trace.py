@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from services.core.bus import Bus, BusUnavailable
 from services.core.subjects import trace
+from services.core.telemetry import parse_trace
 from services.dev.quiet import bus_at
 from services.dev.status import console
 from services.dev.trouble import Trouble
@@ -38,6 +39,7 @@ class Journey(NamedTuple):
 
     spool_id: str
     steps: tuple[Step, ...]
+    trace_id: str = ""  # as in logs, and in whatever traces are exported to
 
     @property
     def message_id(self) -> str:
@@ -78,14 +80,21 @@ async def _journey(bus: Bus, spool_id: str) -> Journey:
         )
         for event in events
     )
-    return Journey(spool_id, tuple(sorted(steps, key=lambda step: step.at_us)))
+    contexts = (parse_trace(event.envelope.traceparent) for event in events)
+    trace_id = next((context.trace_id for context in contexts if context is not None), "")
+    return Journey(spool_id, tuple(sorted(steps, key=lambda step: step.at_us)), trace_id)
 
 
 def as_json(found: Sequence[Journey]) -> str:
-    """The journeys for scripts: a list of {"spool_id", "message_id", "steps": [...]}."""
+    """The journeys for scripts: a list of {"spool_id", "message_id", "trace_id", "steps": [...]}."""
     return json.dumps(
         [
-            {"spool_id": each.spool_id, "message_id": each.message_id, "steps": [step._asdict() for step in each.steps]}
+            {
+                "spool_id": each.spool_id,
+                "message_id": each.message_id,
+                "trace_id": each.trace_id,
+                "steps": [step._asdict() for step in each.steps],
+            }
             for each in found
         ],
         indent=1,

@@ -1,31 +1,40 @@
 """`posta up`: in the foreground with the demo, or detached."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from services.dev import control
+from services.dev import control, neighbour
+from services.dev.beside import beside
 from services.dev.home import Home
+from services.dev.people import ALICE, BOB, DOMAIN, FAR
 from services.dev.plan import Plan
-from services.dev.process import dies_with_parent
 from services.dev.supervisor import CLONE, PREPARE, Supervisor
 from services.dev.trouble import Trouble
 
 DETACHED_START_S = 180.0
 STOP_S = 90.0
+DEMO_STOP_S = 5.0
 
 
-def foreground(home: Home, plan: Plan, env: Mapping[str, str], accounts: bool, message: bool) -> None:
-    """Run the platform until Ctrl-C, SIGTERM or `posta down`. Raises Trouble where it does not start.
+class Show(NamedTuple):
+    """What a start makes and shows of the demo."""
 
-    `accounts`: the demo accounts exist; `message`: a message between them is sent and its way is shown.
-    """
+    accounts: bool
+    message: bool
+    """alice writes to bob, and the way of it is shown."""
+    neighbour: bool
+    """alice writes to carol on a second platform, who answers."""
+
+
+def foreground(home: Home, plan: Plan, env: Mapping[str, str], show: Show) -> None:
+    """Run the platform until Ctrl-C, SIGTERM or `posta down`. Raises Trouble where it does not start."""
     began = time.monotonic()
 
     def say(line: str) -> None:
@@ -33,9 +42,11 @@ def foreground(home: Home, plan: Plan, env: Mapping[str, str], accounts: bool, m
 
     def on_ready(supervisor: Supervisor) -> asyncio.Task[None]:
         say(f"posta is up in {home.root}")
-        return asyncio.create_task(_welcome(home, env, message))
+        return asyncio.create_task(_welcome(home, env, show, say))
 
-    prepare = (*PREPARE, "--demo") if accounts else PREPARE
+    prepare = (*PREPARE, ALICE, BOB) if show.accounts else PREPARE
+    if show.neighbour:
+        env = {**env, **neighbour.reached(plan)}
     asyncio.run(Supervisor(home, plan, env, say, prepare).run(on_ready))
     say("posta is down")
 
@@ -95,21 +106,14 @@ def _refusal(log: Path) -> str:
     return ""
 
 
-async def _welcome(home: Home, env: Mapping[str, str], message: bool) -> None:
-    """Run `services.dev.demo` beside the platform, at the same terminal."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "services.dev.demo", *(() if message else ("--quiet",))),
-        env={**env, "POSTA_HOME": str(home.root)},
-        cwd=CLONE,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=dies_with_parent(signal.SIGKILL),
-    )
-    try:
-        await process.wait()
-    except asyncio.CancelledError:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
-        raise
+async def _welcome(home: Home, env: Mapping[str, str], show: Show, say: Callable[[str], None]) -> None:
+    """What a person sees once the platform is up: the message, how to point a client at it, the neighbour."""
+    env = {**env, "POSTA_HOME": str(home.root)}
+    quiet = () if show.message else ("--quiet",)
+    failed = await beside("services.dev.demo", *quiet, env=env, cwd=CLONE, stop=signal.SIGKILL, stop_s=DEMO_STOP_S)
+    if failed or not show.neighbour:
+        return
+    say(f"starting {FAR} for a moment, to write there and be answered (--without-neighbour leaves it out)")
+    failed = await beside("services.dev.neighbour", env=env, cwd=CLONE, stop=signal.SIGTERM, stop_s=STOP_S)
+    logs = f"; its logs are in {neighbour.home_of(home).log}" if failed else ""
+    say(f"{FAR} is stopped{logs}; {DOMAIN} stays up until Ctrl-C")

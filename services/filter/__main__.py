@@ -36,6 +36,7 @@ async def main(service: Service) -> None:
         service.metrics,
         concurrency=settings.filter.concurrency,
         host=settings.hostname,
+        spans=service.spans,
     )
     await door.open()
     await learning.open(bus)

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from services.contracts.v1 import mail_pb2 as pb
 from services.core.bus import Bus, Subscription, scan
 from services.core.ids import BlobId
+from services.core.spans import OFF, Facts, Spans
 from services.core.store.engine import StoreUnavailable
-from services.core.telemetry import Logger, Metrics
+from services.core.telemetry import Logger, Metrics, tracing
 from services.filter.examined import INLINE_OCTETS, Examined
 from services.filter.heavy import aside
 from services.filter.pipeline import Pipeline
@@ -39,6 +40,7 @@ class _Scan:
 
     request: pb.ScanRequest
     started: float
+    began_ns: int
     message_id: str = ""
 
 
@@ -56,9 +58,10 @@ class Door:
         *,
         concurrency: int,
         host: str,
+        spans: Spans = OFF,
     ) -> None:
         self._reading, self._pipeline, self._policy = reading, pipeline, policy
-        self._bus, self._log, self._host = bus, log, host
+        self._bus, self._log, self._host, self._spans = bus, log, host, spans
         self._slots = asyncio.Semaphore(concurrency)
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._in_hand, self._most = 0, concurrency * (1 + _WAITING_PER_SLOT)
@@ -74,7 +77,11 @@ class Door:
 
     async def scan(self, request: pb.ScanRequest) -> pb.Verdict:
         """The verdict on one message, before the asker's deadline. Raises nothing but CancelledError."""
-        one = _Scan(request, time.perf_counter())
+        with tracing(request.envelope.traceparent):
+            return await self._scan(request)
+
+    async def _scan(self, request: pb.ScanRequest) -> pb.Verdict:
+        one = _Scan(request, time.perf_counter(), self._spans.now())
         limit = request.deadline_ms / 1000 if request.deadline_ms > 0 else _DEFAULT_DEADLINE_S
         deadline = asyncio.get_running_loop().time() + limit * _SHARE
         if self._in_hand >= self._most:
@@ -120,8 +127,10 @@ class Door:
     def _tell(self, one: _Scan, verdict: pb.Verdict) -> None:
         took_s = time.perf_counter() - one.started
         self._scans[verdict.action].inc()
-        self._seconds.observe(took_s)
-        name = Action.Name(verdict.action).lower()
+        envelope, name = one.request.envelope, Action.Name(verdict.action).lower()
+        self._seconds.observe(took_s, self._spans.exemplar(envelope.traceparent))
+        facts: Facts = {"posta.spool_id": envelope.spool_id, "posta.action": name, "posta.score": verdict.score}
+        self._spans.step(envelope.traceparent, "filter scan", one.began_ns, facts)
         if verdict.action != Action.ACCEPT:
             self._log.info(
                 "scanned",

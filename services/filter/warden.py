@@ -15,6 +15,7 @@ from typing import Any
 from services.core import dsn
 from services.core.bus import Bus
 from services.core.ids import new_spool_id
+from services.core.notices import Notices
 from services.core.ownmail import OwnMail
 from services.core.passes import token
 from services.core.review import event
@@ -38,6 +39,7 @@ class Warden:
         self, store: Store, bus: Bus, mail: OwnMail, settings: Settings, log: Logger, metrics: Metrics
     ) -> None:
         self._store, self._bus, self._mail, self._log = store, bus, mail, log
+        self._notices = Notices(mail, settings.hostname)
         self._host, self._days = settings.hostname, settings.quarantine.keep_days
         self._every_s, self._digest_s = settings.quarantine.watch_s, settings.quarantine.digest_s
         self._url = address_of(settings)
@@ -102,24 +104,9 @@ class Warden:
             self._told.labels("sender").inc()
 
     async def _notice(self, owed: Sequence[Owed]) -> Entry | None:
-        one, name = owed[0], new_spool_id()
-        octets = await blobs.read(self._store, [one.blob_id])
-        reports = [report(each) for each in owed]
-        composed = dsn.compose(
-            dsn.Notice(
-                hostname=self._host,
-                sender=one.sender,
-                received_at=one.received_at,
-                now=datetime.now(UTC),
-                message_id=f"{name}@{self._host}",
-                reports=reports,
-                original=one.prefix + octets.get(one.blob_id, b"\r\n"),
-                full=one.ret == "FULL" and one.state != "held",  # RFC 3461 4.3
-                envid=one.envid,
-            )
-        )
-        utf8 = not one.sender.isascii() or not all(each.recipient.isascii() for each in reports)
-        return await self._mail.entry(name, [one.sender], composed, smtputf8=utf8, traceparent=one.traceparent)
+        octets = await blobs.read(self._store, [owed[0].blob_id])
+        original = owed[0].prefix + octets.get(owed[0].blob_id, b"\r\n")
+        return await self._notices.about(owed[0], [report(each) for each in owed], original)
 
     def _link(self, item: Untold) -> str:
         return f"{self._url}/quarantine/{token(item.secret, item.spool_id, item.n)}"

@@ -23,7 +23,7 @@ async def main(service: Service) -> None:
     store, bus = await open_store(service), await open_bus(service)
     tls = open_tls(service)
     authenticator = await open_authenticator(service, store, bus)
-    notifier = Notifier(bus, store, service.log)
+    notifier = Notifier(bus, store, service.log, service.spans)
     service.spawn(notifier.run(), "notifier")
     services = Services(
         store,
@@ -36,6 +36,7 @@ async def main(service: Service) -> None:
         message_size=settings.limits.message_size,
         plaintext_auth=settings.login.plaintext_auth,
         starttls=tls is not None,
+        idle_notify_s=settings.imap.idle_notify_s,
     )
     connections = Connections(
         services,

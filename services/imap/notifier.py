@@ -17,6 +17,7 @@ from typing import Protocol
 from services.contracts.v1.mail_pb2 import Changed
 from services.core import subjects
 from services.core.ids import AccountId, Fid
+from services.core.spans import OFF, Facts, Spans
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.telemetry import Logger
 from services.imap import queries
@@ -46,11 +47,20 @@ class HintBus(Protocol):
 class Watch:
     """One session's ear: `wake` is called, in the event loop, when something may have happened where it looks."""
 
-    __slots__ = ("_notifier", "account_id", "fid", "wake")
+    __slots__ = ("_heard", "_notifier", "account_id", "fid", "wake")
 
     def __init__(self, notifier: Notifier, account_id: AccountId, wake: Callable[[], None]) -> None:
         self._notifier, self.account_id, self.wake = notifier, account_id, wake
         self.fid: Fid | None = None  # the folder it looks at
+        self._heard: tuple[str, int] | None = None  # the trace of the hint that woke it last, and when that was
+
+    def pushed(self, responses: int) -> None:
+        """The client has so many responses more, or (0) knows all there was: what follows is about later hints."""
+        if (heard := self._heard) is not None:
+            self._heard = None
+            if responses:
+                facts: Facts = {"posta.account": self.account_id, "imap.responses": responses}
+                self._notifier._spans.step(heard[0], "imap push", heard[1], facts)
 
     async def close(self) -> None:
         """Listen no more. Safe to call twice."""
@@ -72,8 +82,8 @@ class _Live:
 class Notifier:
     """Hints in and out, for all sessions of this process."""
 
-    def __init__(self, bus: HintBus, store: Store, log: Logger) -> None:
-        self._bus, self._store, self._log = bus, store, log
+    def __init__(self, bus: HintBus, store: Store, log: Logger, spans: Spans = OFF) -> None:
+        self._bus, self._store, self._log, self._spans = bus, store, log, spans
         self._live: dict[AccountId, _Live] = {}
 
     async def watch(self, account_id: AccountId, wake: Callable[[], None]) -> Watch:
@@ -123,11 +133,13 @@ class Notifier:
     def _hear(self, changed: Changed) -> None:
         live = self._live.get(AccountId(changed.account_id))
         if live is not None and changed.cn not in live.own:
-            self._wake(live, Fid(changed.fid), None)
+            heard = (changed.envelope.traceparent, self._spans.now()) if self._spans.on else None
+            self._wake(live, Fid(changed.fid), None, heard)
 
-    def _wake(self, live: _Live, fid: Fid | None, but: Watch | None) -> None:
+    def _wake(self, live: _Live, fid: Fid | None, but: Watch | None, heard: tuple[str, int] | None = None) -> None:
         for watch in live.watches:
             if watch is not but and (fid is None or watch.fid == fid):
+                watch._heard = heard
                 watch.wake()
 
     async def _leave(self, watch: Watch) -> None:

@@ -262,10 +262,23 @@ async def slices(store: Store, wanted: Sequence[tuple[bytes, int, int]]) -> list
     """Of each (blob, start, length) the octets from `start` (from 0) on, in order. All blobs must exist."""
     if not wanted:
         return []
+    found = await store.replica.ask(lambda copy: _slices(copy, wanted)) if store.replica is not None else None
+    octets = found or [None] * len(wanted)
+    if missing := [n for n, each in enumerate(octets) if each is None]:
+        # A replica that is behind has not heard of the newest.
+        for n, each in zip(missing, await _slices(store, [wanted[n] for n in missing]), strict=True):
+            octets[n] = each
+    return [_there(each) for each in octets]
+
+
+async def _slices(store: Store, wanted: Sequence[tuple[bytes, int, int]]) -> list[bytes | None]:
     async with store.driver("imap.slices") as conn:
         found = await conn.fetch(_SLICES, [w[0] for w in wanted], [w[1] + 1 for w in wanted], [w[2] for w in wanted])
-    octets: list[bytes] = [row[0] for row in found]
-    if None in octets:
+    return [row[0] for row in found]
+
+
+def _there(octets: bytes | None) -> bytes:
+    if octets is None:
         raise LookupError("a message's octets are missing")
     return octets
 

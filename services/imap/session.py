@@ -81,6 +81,7 @@ class Services:
     teacher: Teacher
     plaintext_auth: bool = False
     starttls: bool = False  # there is a certificate to start TLS with
+    idle_notify_s: float = 0.0  # an idling client hears something at least so often; 0: only news
 
 
 class Channel(Protocol):
@@ -152,7 +153,7 @@ class Session:
         self.saved: list[int] = []  # what "$" stands for (RFC 5182)
         self.wake = asyncio.Event()
         self.fresh = False  # a handler has brought the client up to date already
-        self._watch: Watch | None = None
+        self.watch: Watch | None = None
 
     # ---- who and where ----------------------------------------------------------------------------------------
 
@@ -188,7 +189,7 @@ class Session:
         """Become that user's session."""
         self.login = login
         self.state = State.AUTHENTICATED
-        self._watch = await self.services.notifier.watch(login.account_id, self.wake.set)
+        self.watch = await self.services.notifier.watch(login.account_id, self.wake.set)
 
     def enable(self, name: str) -> None:
         """Speak an extension's dialect from now on; CONDSTORE also by using it (RFC 7162 3.1)."""
@@ -222,8 +223,8 @@ class Session:
         self.state = State.SELECTED
         self.saved = []
         self.wake.set()  # no hint came for this folder yet
-        if self._watch is not None:
-            self._watch.fid = selected.fid
+        if self.watch is not None:
+            self.watch.fid = selected.fid
 
     async def leave(self) -> None:
         """Be in no folder. What this session was told of is recent to nobody else."""
@@ -231,8 +232,8 @@ class Session:
         if opened is None:
             return
         self.state = State.AUTHENTICATED
-        if self._watch is not None:
-            self._watch.fid = None
+        if self.watch is not None:
+            self.watch.fid = None
         view = opened.view
         if not opened.read_only and view.uidnext > view.claimed:
             await queries.claim_recent(self.store, self.account_id, opened.fid, view.uidnext)
@@ -291,7 +292,7 @@ class Session:
 
     def told(self, fid: Fid, cn: int) -> None:
         """Let everybody else know that a folder (0: the list of folders) was changed by this session."""
-        self.services.notifier.tell(self.account_id, fid, cn, but=self._watch)
+        self.services.notifier.tell(self.account_id, fid, cn, but=self.watch)
 
     async def placed(self, into: FolderRow, uids: Sequence[int]) -> None:
         """Pass on what it teaches the filters that messages of the selected folder now lie in `into` as well."""
@@ -392,6 +393,6 @@ class Session:
             await self.leave()
         except StoreUnavailable as error:
             self.services.log.debug("recent mark not moved", reason=str(error))
-        if self._watch is not None:
-            await self._watch.close()
-            self._watch = None
+        if self.watch is not None:
+            await self.watch.close()
+            self.watch = None

@@ -1,4 +1,4 @@
-"""The MX router: `python -m services.mxrouter`. It listens; the way out comes with relaying."""
+"""The MX router: `python -m services.mxrouter`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.mxrouter.greylist import Greylist
 from services.mxrouter.listener import Door
 from services.mxrouter.outward import open_carrier
 from services.mxrouter.policy import Rules
-from services.mxrouter.wayout import open_relay
+from services.mxrouter.wayout import open_relay, open_reports
 
 
 async def main(service: Service) -> None:
@@ -47,9 +47,12 @@ async def main(service: Service) -> None:
         ),
         exempt=settings.limits.exempt,
         greylist=greylist,
+        per_minute=settings.mxrouter.messages_per_minute,
     )
     await open_smtp(service, door, options, settings.mxrouter.port, open_tls(service))
-    await open_relay(service, store, bus, directory, open_carrier(service, store, dns))
+    carrier = open_carrier(service, store, dns)
+    await open_relay(service, store, bus, directory, carrier)
+    open_reports(service, store, bus, directory, dns, carrier.security.policy)
 
 
 if __name__ == "__main__":

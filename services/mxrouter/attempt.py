@@ -9,12 +9,14 @@ from itertools import groupby
 from services.contracts.v1.mail_pb2 import RelayDestination
 from services.core.bus import Bus
 from services.core.dkim.keys import KeyUnusable
+from services.core.spans import OFF, Facts, Spans
 from services.core.store import blobs
 from services.core.store.engine import Store
 from services.core.subjects import relay_destination
-from services.core.telemetry import Logger
+from services.core.telemetry import Logger, tracing
 from services.mxrouter.carriage import Addressee, Carrier, Fate, Letter, Outcome, Route
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.hold import Hold
 from services.mxrouter.outgoing import Finisher, Parcel
 from services.mxrouter.queue import Claim, Waiting
 from services.mxrouter.routes import Rules, destination, pick
@@ -27,6 +29,7 @@ _LOST_S = 3600.0
 _DOOMED = Outcome(Fate.FAILED, 554, "5.3.0", "Given up by the postmaster")
 _BUSY = Outcome(Fate.LATER, 451, "4.3.2", "As many messages as that relay may have are on their way to it")
 _UNSIGNED = Outcome(Fate.LATER, 451, "4.7.5", "The message cannot be signed for now")
+_LOCKED = Outcome(Fate.LATER, 451, "4.3.5", "The password for that relay cannot be opened")
 _FAULT = Outcome(Fate.LATER, 451, "4.3.0", "Something went wrong here")
 
 
@@ -41,23 +44,31 @@ class Attempts:
         finisher: Finisher,
         settler: Settler,
         destinations: Destinations,
+        hold: Hold,
         log: Logger,
         *,
         pod: str,
         chance: Callable[[], float],
+        spans: Spans = OFF,
     ) -> None:
         self._store, self._bus, self._carrier = store, bus, carrier
         self._finisher, self._settler = finisher, settler
-        self._destinations, self._log, self._pod, self._chance = destinations, log, pod, chance
+        self._destinations, self._hold, self._log, self._pod, self._chance = destinations, hold, log, pod, chance
+        self._spans = spans
 
     async def make(self, claim: Claim, rules: Rules, visited: str) -> None:
         """Attempt it and write down the outcome. `visited`: the destination that the caller has entered.
 
         Raises `StoreUnavailable` before anything is attempted.
         """
-        route = pick(rules, claim.sender, claim.domain)
+        with tracing(claim.traceparent):
+            await self._make(claim, pick(rules, claim.sender, claim.domain), visited)
+
+    async def _make(self, claim: Claim, route: Route, visited: str) -> None:
         name = destination(route)
-        if name == visited:
+        if route.smarthost is not None and route.smarthost.locked:
+            await self.without(claim, _LOCKED)
+        elif name == visited:
             await self._through(claim, route, name)
         elif (down := self._destinations.down(name)) is not None:
             await self.without(claim, down.outcome)
@@ -75,6 +86,11 @@ class Attempts:
         await self._settler.settle(claim, [_doom(one) or outcome for one in claim.recipients])
 
     async def _through(self, claim: Claim, route: Route, name: str) -> None:
+        async with self._hold.room(name, claim.size):
+            await self._with_room(claim, route, name)
+
+    async def _with_room(self, claim: Claim, route: Route, name: str) -> None:
+        began_ns = self._spans.now()
         octets = claim.prefix + await self._content(claim)
         try:
             letters = await self._letters(claim, octets)
@@ -94,6 +110,8 @@ class Attempts:
         rest = next((outcome for outcome in outcomes.values() if outcome.unreachable), _FAULT)
         final = [_doom(one) or outcomes.get(one.n, rest) for one in claim.recipients]
         await self._settler.settle(claim, final, octets)
+        facts: Facts = {"posta.spool_id": claim.spool_id, "posta.destination": name, "smtp.code": final[0].code}
+        self._spans.step(claim.traceparent, "relay attempt", began_ns, facts)
 
     async def _content(self, claim: Claim) -> bytes:
         if claim.content is not None:

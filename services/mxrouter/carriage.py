@@ -34,13 +34,17 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Smarthost:
-    """A relay that takes mail for anywhere (RFC 6409 or RFC 5321), with the login it asks for, if any."""
+    """A relay that takes mail for anywhere (RFC 6409 or RFC 5321), with the login it asks for, if any.
+
+    `locked`: there is a password, and it cannot be had.
+    """
 
     host: str
     port: int
     implicit_tls: bool = False
     username: str = ""
     password: str = ""
+    locked: bool = False
 
 
 class Route(NamedTuple):

@@ -1,8 +1,7 @@
 """DANE for SMTP (RFC 7672): what TLSA records say of a host, and whether a certificate chain agrees.
 
 Only usages 2 (this CA) and 3 (this certificate) mean anything on port 25 (RFC 7672 3.1.3); records of other kinds
-count as unusable: they still ask for TLS, which then cannot be authenticated. The TLSA base domain is the name of the
-host as its MX record has it.
+count as unusable: they still ask for TLS, which then cannot be authenticated.
 """
 
 from __future__ import annotations
@@ -46,20 +45,19 @@ class Untrusted(Exception):
         self.result = result
 
 
-async def records(dns: Asks, host: Host, port: int) -> tuple[Tlsa, ...]:
-    """The TLSA records of an authentic host; none where DNSSEC does not prove them. Raises DnsUnavailable.
+async def records(dns: Asks, host: Host, port: int) -> tuple[str, tuple[Tlsa, ...]]:
+    """The TLSA base domain of a host and its records; none where DNSSEC does not prove them. Raises DnsUnavailable.
 
     A question that fails must not be taken for "none": that is what an attacker would make it do (RFC 7672 2.1).
     """
-    if not host.authentic:
-        return ()
-    try:
-        answer = await dns.query(f"_{port}._tcp.{host.name}", "TLSA")
-    except NoSuchName:
-        return ()
-    if not answer.authenticated:
-        return ()
-    return tuple(Tlsa(r.usage, r.selector, r.mtype, bytes(r.cert)) for r in answer.records)  # type: ignore[attr-defined]
+    for base in host.bases:
+        try:
+            answer = await dns.query(f"_{port}._tcp.{base}", "TLSA")
+        except NoSuchName:
+            continue
+        if answer.authenticated and answer.records:
+            return base, tuple(Tlsa(r.usage, r.selector, r.mtype, bytes(r.cert)) for r in answer.records)  # type: ignore[attr-defined]
+    return "", ()
 
 
 def verify(records: Sequence[Tlsa], chain: Sequence[bytes], names: Sequence[str], now: datetime) -> None:

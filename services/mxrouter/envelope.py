@@ -16,6 +16,7 @@ from services.mxrouter.dialogue import Peer
 from services.mxrouter.heard import Reply
 
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
+_TLS_NOT_REQUIRED = re.compile(rb"(?im)^TLS-Required[ \t]*:[ \t]*No[ \t]*\r?$")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f<>]")
 _NOTIFY = re.compile(r"[A-Za-z,]+")
 _KIND = re.compile(r"[A-Za-z0-9-]+")
@@ -51,6 +52,11 @@ def wants_utf8(letter: Letter) -> bool:
     One that was handed in with it and has nothing outside US-ASCII in address and header does not.
     """
     return not letter.sender.isascii() or (letter.smtputf8 and not _header(letter.octets).isascii())
+
+
+def waives_tls(letter: Letter) -> bool:
+    """Whether its author would rather have it arrive than arrive in safety (RFC 8689 5; REQUIRETLS counts for more)."""
+    return not letter.requiretls and _TLS_NOT_REQUIRED.search(_header(letter.octets)) is not None
 
 
 def refusal(peer: Peer, letter: Letter, host: str) -> Outcome | None:

@@ -1,15 +1,19 @@
-"""What this pod has in hand: leased from the queue, and kept as long as the pod lives."""
+"""What this pod has in hand: leased from the queue, and kept as long as the pod lives; and what dead pods had."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from time import monotonic
 
 from services.core.ids import SpoolId
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.telemetry import Logger
 from services.mxrouter import queue
-from services.mxrouter.queue import Claim, Kind
+from services.mxrouter.queue import Claim, Kind, Lease
+from services.mxrouter.schedule import LONGEST_WAIT_S
+
+_HASTENED_S = 3600.0
 
 
 class Leases:
@@ -47,6 +51,33 @@ class Leases:
             except StoreUnavailable as error:
                 # Nobody else can take them up meanwhile either.
                 self._log.warning("leases not renewed", reason=str(error), recipients=len(held))
+
+    async def free_forever(self) -> None:
+        """End the leases, of any pod, that nobody has renewed for a whole lease as this process measures time.
+
+        Neither the pods' nor the store's wall clock has a say: set forward, they would give away what is just being
+        sent; set back, they would keep what a killed pod had in hand until the old time has come again. So it is with
+        retries: those due later than any schedule says are brought back.
+        """
+        since: dict[Lease, float] = {}
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            try:
+                found = await queue.leases(self._store)
+                now, others = (
+                    monotonic(),
+                    [one for one in found if self._held.get((one.spool_id, one.n)) != one.attempts],
+                )
+                since = {lease: since.get(lease, now) for lease in others}
+                dead = [lease for lease, at in since.items() if now - at >= self._lease_s]
+                if dead and (freed := await queue.free(self._store, dead)):
+                    self._log.warning("leases ended that nobody renewed", recipients=freed)
+                if early := await queue.hasten(self._store, LONGEST_WAIT_S + 2 * self._lease_s, _HASTENED_S):
+                    self._log.warning("retries brought back: the clock was set back", recipients=early)
+            except StoreUnavailable as error:
+                # Meanwhile nobody could renew: what is seen from now on counts.
+                self._log.warning("leases not looked at", reason=str(error))
+                since = {}
 
 
 def _rows(claims: Iterable[Claim]) -> Iterable[tuple[SpoolId, int, int]]:

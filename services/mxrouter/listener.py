@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from time import monotonic
 
+from services.core.crowd import Pace
 from services.core.dns import DnsUnavailable, NoSuchName
+from services.core.ends import network_of
 from services.core.intake import Intake
 from services.core.smtp import replies
 from services.core.smtp.hooks import Ask
@@ -38,9 +41,13 @@ class Door:
         rules: Rules,
         exempt: Sequence[IPv4Network | IPv6Network] = (),
         greylist: Greylist | None = None,
+        per_minute: int = 0,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
+        """`per_minute`: messages that a client's network may send, 0: no limit."""
         self._intake, self._names, self._host, self._rules = intake, names, host, rules
         self._exempt, self._greylist = exempt, greylist
+        self._pace, self._clock = Pace(per_minute), clock
 
     async def connect(self, session: Session) -> Reply | None:
         if self._is_exempt(session):
@@ -61,6 +68,8 @@ class Door:
 
     async def mail(self, session: Session, sender: Sender) -> Reply | None:
         visit = _visit(session)
+        if visit.reverse is not None and not self._pace.allows(network_of(session.peer.host), self._clock()):
+            return replies.TOO_MANY_MESSAGES
         visit.sender_domain = SenderDomain.UNASKED
         if self._rules.sender_domain and visit.reverse is not None and sender.mailbox is not None:
             visit.sender_domain = await self._sender_domain(sender.mailbox.domain)

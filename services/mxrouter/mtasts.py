@@ -46,6 +46,12 @@ class Policy:
     hosts: tuple[str, ...]
     max_age_s: float
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """As it is published (RFC 8461 3.2)."""
+        hosts = (f"mx: {host}" for host in self.hosts)
+        return ("version: STSv1", f"mode: {self.mode}", *hosts, f"max_age: {self.max_age_s:.0f}")
+
     def names(self, host: str) -> bool:
         """Whether the host is one of those that take the domain's mail."""
         return any(covers(pattern, host) for pattern in self.hosts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.mxrouter import dialogue, envelope
 from services.mxrouter.carriage import Fate, Outcome, Smarthost
@@ -51,7 +51,7 @@ class Opener:
             text = f"TLS with {door.host}: {refused}"
             raise Missed(envelope.later("4.7.5", text, door.host, unreachable=True))
         # Clear text, or a certificate nobody vouches for, is what it would have been without our asking.
-        relaxed = Door(door.domain, door.host, door.address, door.port, Demand(Level.MAY, door.demand.names))
+        relaxed = replace(door, demand=Demand(Level.MAY, door.demand.names, waived=door.demand.waived))
         if door.demand.testing:
             link, refused = await self._attempt(relaxed, tls=True, counted=True)
         return link if refused is None else (await self._attempt(relaxed, tls=False))[0]

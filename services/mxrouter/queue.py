@@ -2,7 +2,8 @@
 
 Invariants
 - `attempts` counts leases too: who comes back with an older number has been overtaken and settles nothing but success.
-- A lease is `due_at` in the future with `leased_by`: what a killed pod had in hand becomes due by itself.
+- A lease is `leased_by`, kept alive by a new `due_at` now and again. It ends when nobody has renewed it for its whole
+  length by the clock that measures durations: a wall clock that jumps neither ends one nor makes one last for days.
 - A letter's recipients of one domain are leased together, a hundred at a time: whoever holds the first of them has all.
 - No statement here waits for a row while it holds another one, except a settlement for its own rows.
 
@@ -58,7 +59,9 @@ class Claim(NamedTuple):
     smtputf8: bool
     requiretls: bool
     received_at: datetime
+    claimed_at: datetime  # by the store's clock, as received_at: a pod's own may be another
     traceparent: str
+    size: int  # octets of prefix + blob
     recipients: tuple[Waiting, ...]
     content: bytes | None = None  # of the blob, where it is small enough to come along
 
@@ -82,6 +85,15 @@ class PutOff(NamedTuple):
     told: bool
 
 
+class Lease(NamedTuple):
+    """One recipient in some pod's hand, as of its last renewal."""
+
+    spool_id: SpoolId
+    n: int
+    attempts: int
+    due_at: datetime
+
+
 class Depth(NamedTuple):
     """How many recipients are in a state, and for how long the oldest of their messages has been here."""
 
@@ -92,7 +104,9 @@ class Depth(NamedTuple):
 
 # What can be leased, of the row that stands under the alias {0}.
 _FRESH = "{0}.account_id IS NULL AND NOT {0}.held AND {0}.attempts = 0"
-_RETRY = "{0}.account_id IS NULL AND NOT {0}.held AND {0}.attempts > 0 AND {0}.due_at <= now()"
+_RETRY = (
+    "{0}.account_id IS NULL AND NOT {0}.held AND {0}.attempts > 0 AND {0}.due_at <= now() AND {0}.leased_by IS NULL"
+)
 _KINDS = {Kind.FRESH: _FRESH, Kind.RETRY: _RETRY}
 
 _OFFERED = """
@@ -129,23 +143,48 @@ WITH heads AS (
   RETURNING r.spool_id, r.n, r.address, r.notify, r.orcpt, r.attempts, r.notice_at, r.doomed, r.forwarded_by
 )
 SELECT s.spool_id, $1, s.blob_id, s.prefix, s.sender, s.sender_account_id, s.door, s.ret, s.envid, s.smtputf8,
-  s.requiretls, s.received_at, s.traceparent,
+  s.requiretls, s.received_at, now(), s.traceparent, s.size,
   t.n, t.address, t.notify, t.orcpt, t.attempts, t.notice_at, t.doomed, t.forwarded_by,
   CASE WHEN s.size <= $6 AND row_number() OVER (PARTITION BY s.spool_id ORDER BY t.n) = 1 THEN b.content END
 FROM taken t JOIN spool s USING (spool_id) LEFT JOIN blobs b USING (blob_id) ORDER BY s.spool_id, t.n
 """
 _CLAIM_OF = {kind: _CLAIM.format(due_r=due.format("r"), due_e=due.format("e")) for kind, due in _KINDS.items()}
-_OF_LETTER = 13
+_OF_LETTER = 15
 # RFC 5321 4.5.3.1.8: a server takes at least a hundred. The others of the letter follow when these are settled, so what
 # a killed pod leaves behind is no more than that.
 _RECIPIENTS_AT_ONCE = 100
-# Octets of a message that comes with its claim: half of all mail, and a statement less for each.
-_ALONG = 32 * 1024
+# Octets of a message that comes with its claim, which saves a statement; more would be memory that nobody has allowed.
+_ALONG = 8 * 1024
 
 _RENEW = """
 UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $5)
 FROM unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
 WHERE r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
+"""
+
+_LEASES = "SELECT spool_id, n, attempts, due_at FROM spool_recipients WHERE leased_by IS NOT NULL"
+
+# Those that are still what they were when they were looked at: a renewed one is another.
+_FREE = """
+WITH dead AS (
+  SELECT r.spool_id, r.n FROM spool_recipients r
+    JOIN unnest($1::text[], $2::integer[], $3::integer[], $4::timestamptz[]) AS l(spool_id, n, attempts, due_at)
+    ON r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.due_at = l.due_at
+  WHERE r.leased_by IS NOT NULL FOR UPDATE OF r SKIP LOCKED
+)
+UPDATE spool_recipients r SET leased_by = NULL, due_at = now()
+FROM dead WHERE r.spool_id = dead.spool_id AND r.n = dead.n
+"""
+
+# Due later than any schedule says: the clock was ahead when that was written. Spread, for it may be everything.
+_HASTEN = """
+WITH stranded AS (
+  SELECT r.spool_id, r.n FROM spool_recipients r
+  WHERE r.account_id IS NULL AND NOT r.held AND r.attempts > 0 AND r.leased_by IS NULL
+    AND r.due_at > now() + make_interval(secs => $1) LIMIT $3 FOR UPDATE SKIP LOCKED
+)
+UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $2 * random())
+FROM stranded WHERE r.spool_id = stranded.spool_id AND r.n = stranded.n
 """
 
 # Not attempted after all: as if it had never been leased.
@@ -197,7 +236,7 @@ _AT_ONCE = 20_000  # so that nothing waits long for it
 # Spool ids sort by time, so the smallest one is the oldest.
 _DEPTH = """
 SELECT c.state, c.recipients, coalesce(extract(epoch FROM now() - s.received_at), 0)::float8 FROM (
-  SELECT CASE WHEN held THEN 'held' WHEN leased_by IS NOT NULL AND due_at > now() THEN 'sending'
+  SELECT CASE WHEN held THEN 'held' WHEN leased_by IS NOT NULL THEN 'sending'
     WHEN attempts = 0 THEN 'fresh' WHEN due_at <= now() THEN 'due' ELSE 'waiting' END AS state,
     count(*) AS recipients, min(spool_id) AS oldest
   FROM spool_recipients WHERE account_id IS NULL GROUP BY 1
@@ -235,6 +274,25 @@ async def renew(store: Store, pod: str, held: Sequence[tuple[SpoolId, int, int]]
     """Lengthen the leases of `held`: spool id, n and attempts."""
     async with store.driver("relay.renew") as conn:
         await conn.execute(_RENEW, *_columns(held), pod, lease_s)
+
+
+async def leases(store: Store) -> list[Lease]:
+    """Every lease there is, whoever holds it."""
+    async with store.driver("relay.leases") as conn:
+        return [Lease(*row) for row in await conn.fetch(_LEASES)]
+
+
+async def free(store: Store, dead: Sequence[Lease]) -> int:
+    """End those leases that are still as given; their recipients are due at once. How many they were."""
+    columns = map(list, zip(*dead, strict=True))
+    async with store.driver("relay.free") as conn:
+        return _count(await conn.execute(_FREE, *columns))
+
+
+async def hasten(store: Store, longest_s: float, within_s: float) -> int:
+    """Let what is due later than `longest_s` from now be due `within_s`. How many they were."""
+    async with store.driver("relay.hasten") as conn:
+        return _count(await conn.execute(_HASTEN, longest_s, within_s, _AT_ONCE))
 
 
 async def give_back(store: Store, pod: str, held: Sequence[tuple[SpoolId, int, int]]) -> None:
@@ -301,6 +359,10 @@ async def depth(store: Store) -> list[Depth]:
     """The queue in figures."""
     async with store.driver("relay.depth") as conn:
         return [Depth(*row) for row in await conn.fetch(_DEPTH)]
+
+
+def _count(done: str) -> int:
+    return int(done.rpartition(" ")[2])
 
 
 def _columns(held: Sequence[tuple[SpoolId, int, int]]) -> tuple[list[SpoolId], list[int], list[int]]:

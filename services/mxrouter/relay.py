@@ -17,9 +17,11 @@ from prometheus_client import Gauge
 from services.contracts.v1.mail_pb2 import DirectoryChanged, RelayDestination, Ticket
 from services.core.bus import Bus, Work, directory_changed
 from services.core.ids import SpoolId
+from services.core.seal import Seal, Unopened
 from services.core.settings import Relay as Settings
 from services.core.store import routes as rules_kept
 from services.core.store.engine import Store, StoreUnavailable
+from services.core.store.routes import Rule
 from services.core.subjects import relay_destination
 from services.core.telemetry import Logger, Metrics
 from services.mxrouter import queue
@@ -46,10 +48,12 @@ class Relay:
 
     def __init__(
         self, store: Store, bus: Bus, leases: Leases, attempts: Attempts, destinations: Destinations,
-        settings: Settings, log: Logger, metrics: Metrics, *, pod: str,
+        settings: Settings, seal: Seal, log: Logger, metrics: Metrics, *, pod: str,
     ) -> None:  # fmt: skip
         self._store, self._bus, self._leases, self._attempts = store, bus, leases, attempts
         self._destinations, self._settings, self._log, self._pod = destinations, settings, log, pod
+        self._seal = seal
+        self._kept: list[Rule] = []
         self._slots = {Kind.FRESH: settings.slots, Kind.RETRY: settings.retry_slots}
         self._taken: Counter[Kind] = Counter()
         self._visited: Counter[tuple[str, Kind]] = Counter()
@@ -256,7 +260,20 @@ class Relay:
     async def _read_rules(self) -> None:
         self._rules_old = False
         async with self._store.query("relay.rules") as conn:
-            self._rules = table(await rules_kept.every(conn))
+            kept = await rules_kept.every(conn)
+        if kept != self._kept:
+            self._kept, self._rules = kept, table(map(self._opened, kept))
+
+    def _opened(self, rule: Rule) -> Rule:
+        kept = rule.password or ""
+        try:
+            plain = self._seal.open(kept)
+        except Unopened as error:
+            self._log.error("the password of a smarthost cannot be opened", host=rule.host, reason=str(error))
+            return rule._replace(password=None)
+        if kept and plain == kept:
+            self._log.warning("the password of a smarthost lies in the clear: posta route seal", host=rule.host)
+        return rule._replace(password=plain)
 
     async def _measure(self) -> None:
         depths = {depth.state: depth for depth in await queue.depth(self._store)}

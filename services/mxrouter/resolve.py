@@ -23,11 +23,15 @@ class Asks(Protocol):
 
 
 class Host(NamedTuple):
-    """One host and its addresses. `authentic`: DNSSEC proves that it is the one, and that these are its addresses."""
+    """One host and its addresses. `authentic`: DNSSEC proves that it is the one, and that these are its addresses.
+
+    `bases`: the names at which TLSA records of it may stand, in the order they are to be looked for (RFC 7672 2.2.2).
+    """
 
     name: str
     addresses: tuple[str, ...]
     authentic: bool = False
+    bases: tuple[str, ...] = ()
 
 
 class Unroutable(Exception):
@@ -56,17 +60,14 @@ class Resolver:
         if domain.startswith("["):
             return (_literal(domain),)
         exchangers, authentic = await self._exchangers(domain)
-        found = await asyncio.gather(*(self._try_host(each.name) for each in exchangers))
+        found = await asyncio.gather(*(self._try_host(each.name, named=authentic) for each in exchangers))
         ours = [e.preference for e, host in zip(exchangers, found, strict=True) if self._is_ours(e.name, host)]
         # RFC 5321 5.1: hosts no better than ourselves would only send it back.
         limit = min(ours, default=1 << 16)
         usable = [(e, host) for e, host in zip(exchangers, found, strict=True) if e.preference < limit]
         if not usable:
             raise Unroutable(True, "5.4.6", f"mail for {domain} loops back to this server")
-        hosts = tuple(
-            host._replace(authentic=host.authentic and authentic) for _, host in usable if isinstance(host, Host)
-        )
-        if hosts:
+        if hosts := tuple(host for _, host in usable if isinstance(host, Host)):
             return hosts
         reasons = [host for _, host in usable if isinstance(host, Unroutable)]
         raise next((each for each in reasons if not each.permanent), reasons[0])
@@ -76,7 +77,7 @@ class Resolver:
         try:
             address = str(ip_address(name.strip("[]")))
         except ValueError:
-            return await self._host(name)
+            return await self._host(name, named=False)
         return Host(address, (address,))
 
     async def _exchangers(self, domain: str) -> tuple[list[Exchanger], bool]:
@@ -97,13 +98,14 @@ class Resolver:
         self._random.shuffle(named)
         return sorted(named, key=lambda each: each.preference)[:_MOST_HOSTS], answer.authenticated
 
-    async def _try_host(self, name: str) -> Host | Unroutable:
+    async def _try_host(self, name: str, *, named: bool) -> Host | Unroutable:
         try:
-            return await self._host(name)
+            return await self._host(name, named=named)
         except Unroutable as error:
             return error
 
-    async def _host(self, name: str) -> Host:
+    async def _host(self, name: str, *, named: bool) -> Host:
+        """`named`: DNSSEC proves that the mail is for a host of this name."""
         kinds = ("AAAA", "A") if self._ipv6 else ("A",)
         found = await asyncio.gather(*(self._dns.query(name, kind) for kind in kinds), return_exceptions=True)
         families, answered, unknown = [], [], None
@@ -120,10 +122,26 @@ class Resolver:
         # One family after the other in turn: a route that is dead for one of them costs one attempt, not all.
         addresses = tuple(a for pair in zip_longest(*families) for a in pair if a is not None)[:_MOST_ADDRESSES]
         if addresses:
-            return Host(name, addresses, unknown is None and all(answer.authenticated for answer in answered))
+            proven = named and unknown is None and all(answer.authenticated for answer in answered)
+            end = next((answer.name for answer in answered if answer.records), "") or name
+            return Host(name, addresses, proven, await self._bases(name, end, proven=proven) if named else ())
         if unknown is not None:
             raise Unroutable(False, "4.4.3", f"the DNS does not answer: {unknown}") from unknown
         raise Unroutable(True, "5.4.4", f"the mail host {name} has no address")
+
+    async def _bases(self, name: str, end: str, *, proven: bool) -> tuple[str, ...]:
+        """Where TLSA records may stand of the host `name`, whose address records stand at `end`. Raises Unroutable."""
+        if proven:
+            return (name,) if end == name else (end, name)
+        if end == name:
+            return ()
+        # RFC 7672 2.2.2: an alias out of a signed zone is proven itself, whatever it leads to.
+        try:
+            return (name,) if (await self._dns.query(name, "CNAME")).authenticated else ()
+        except NoSuchName:
+            return ()
+        except DnsUnavailable as error:
+            raise Unroutable(False, "4.4.3", f"the DNS does not answer: {error}") from error
 
     def _is_ours(self, name: str, host: Host | Unroutable) -> bool:
         addresses = host.addresses if isinstance(host, Host) else ()

@@ -55,4 +55,4 @@ def _senders(sender: str) -> Iterator[str]:
 def _smarthost(rule: Rule) -> Smarthost | None:
     if not rule.host:
         return None  # an exception from a wider rule: by MX
-    return Smarthost(rule.host, rule.port, rule.implicit_tls, rule.username, rule.password)
+    return Smarthost(rule.host, rule.port, rule.implicit_tls, rule.username, rule.password or "", rule.password is None)

@@ -40,6 +40,9 @@ def _grown(first_s: float, longest_s: float, times: int) -> float:
     return float(min(first_s * 2.0 ** min(times - 1, 32), longest_s))
 
 
+LONGEST_WAIT_S = _LONGEST_S * (1 + _SPREAD)  # no wait is longer, of a recipient or of a destination
+
+
 class GiveUp(NamedTuple):
     """No more attempts: its time has run out."""
 

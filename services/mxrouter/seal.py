@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from datetime import datetime
 
+from services.core.dkim.canonical import relaxed
 from services.core.dkim.keys import SigningKey
 from services.core.mime.headers import header_end
-from services.mxrouter.signature import SIGNED, Fields, algorithm, body_hash, chosen, fields_of, relaxed, signed
+from services.mxrouter.signature import SIGNED, Fields, algorithm, body_hash, chosen, fields_of, signed
 
 _RESULTS, _MESSAGE, _SEAL = "ARC-Authentication-Results", "ARC-Message-Signature", "ARC-Seal"
 _SETS = ("arc-authentication-results", "arc-message-signature", "arc-seal")  # RFC 8617 5.1.1: in this order
@@ -72,7 +73,7 @@ def _repeated(instance: int, host: str, results: list[bytes]) -> bytes:
 
 def _canonical(field: bytes) -> bytes:
     name, _, value = field.partition(b":")
-    return relaxed(name, value) + b"\r\n"
+    return relaxed(name.lower(), value)
 
 
 def _results(fields: Fields, host: str) -> list[bytes]:

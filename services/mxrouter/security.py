@@ -40,7 +40,9 @@ class Level(IntEnum):
 class Demand:
     """What is asked of one host. `names`: what its certificate may be made out to; the first one is asked for by SNI.
 
-    `testing`: what fails is counted, and mail goes on as if nothing had been asked (RFC 8461 5).
+    `testing`: what fails is counted, and mail goes on as if nothing had been asked (RFC 8461 5). `waived`:
+    the same for a message that says so itself (RFC 8689 5), and not counted: such are TLS reports, and their arrival is
+    not to be a reason for further ones.
     """
 
     level: Level
@@ -48,6 +50,7 @@ class Demand:
     policy: str = "no-policy-found"
     records: tuple[Tlsa, ...] = ()
     testing: bool = False
+    waived: bool = False
 
 
 class Unfit(Exception):
@@ -108,19 +111,20 @@ class Security:
 
     def count(self, domain: str, host: str, demand: Demand, result: str = SUCCESS) -> None:
         """Enter a connection into the tally."""
-        self._tally.count(TlsResult(domain, demand.policy, host, result))
+        if not demand.waived:
+            self._tally.count(TlsResult(domain, demand.policy, host, result))
 
     async def _by_dane(self, domain: str, host: Host, port: int) -> Demand | None:
         if self._dns is None:
             return None
-        names = (host.name, domain)
         try:
-            records = await dane.records(self._dns, host, port)
+            base, records = await dane.records(self._dns, host, port)
         except DnsUnavailable as error:
-            self.count(domain, host.name, Demand(Level.DANE, names, "tlsa"), "dnssec-invalid")
+            self.count(domain, host.name, Demand(Level.DANE, (host.name,), "tlsa"), "dnssec-invalid")
             raise Unfit(later("4.7.5", f"TLSA records of {host.name}: {error}", unreachable=True)) from error
         if not records:
             return None
+        names = (base, domain)  # RFC 7672 3.2.2; the TLSA base domain is what SNI asks for (8.1)
         if not any(record.usable for record in records):
             self.count(domain, host.name, Demand(Level.DANE, names, "tlsa"), "tlsa-invalid")
             return Demand(Level.ENCRYPT, names, "tlsa")

@@ -61,7 +61,7 @@ class Settler:
 
         `octets`: the message, where it is at hand.
         """
-        made = plan(claim, outcomes, datetime.now(UTC), self._patience, self._chance())
+        made = plan(claim, outcomes, claim.claimed_at, self._patience, self._chance())
         while True:
             try:
                 kept = await self._write(claim, made, octets)

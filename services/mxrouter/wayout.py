@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from random import random
 from time import monotonic
@@ -11,18 +12,24 @@ from time import monotonic
 from services.contracts.v1.mail_pb2 import Ticket
 from services.core.bus import Bus, work_remote
 from services.core.directory import Directory
+from services.core.dns import Dns
 from services.core.notices import Notices
+from services.core.ownmail import OwnMail
+from services.core.seal import Seal
 from services.core.service import Service
 from services.core.spool import Spool
 from services.core.store.engine import Store
 from services.mxrouter.attempt import Attempts
 from services.mxrouter.carriage import Carrier
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.hold import Hold
 from services.mxrouter.keyring import Keyring
 from services.mxrouter.leases import Leases
+from services.mxrouter.mtasts import Policy
 from services.mxrouter.outgoing import Finisher
 from services.mxrouter.peers import Peers
 from services.mxrouter.relay import Relay
+from services.mxrouter.reporter import Reporter
 from services.mxrouter.schedule import Patience
 from services.mxrouter.settler import Settler
 
@@ -45,7 +52,7 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
     settler = Settler(
         store,
         bus,
-        Notices(spool, directory, service.settings.hostname),
+        Notices(OwnMail(spool, directory), service.settings.hostname),
         service.log,
         service.metrics,
         pod=pod,
@@ -56,13 +63,55 @@ async def open_relay(service: Service, store: Store, bus: Bus, directory: Direct
     keyring = Keyring(store, bus, service.settings.dkim.key_secret, service.settings.srs.secret)
     await keyring.start()
     finisher = Finisher(keyring, directory, service.settings.hostname)
-    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, service.log, pod=pod, chance=random)
+    hold = Hold(settings.memory)
+    service.metrics.gauge("relay_memory_octets", "Octets of large messages in hand.").set_function(lambda: hold.octets)
+    attempts = Attempts(
+        store,
+        bus,
+        carrier,
+        finisher,
+        settler,
+        destinations,
+        hold,
+        service.log,
+        pod=pod,
+        chance=random,
+        spans=service.spans,
+    )
     leases = Leases(store, pod, settings.lease_s, service.log)
-    relay = Relay(store, bus, leases, attempts, destinations, settings, service.log, service.metrics, pod=pod)
+    seal = Seal(service.settings.seal.secret, service.settings.seal.former)
+    relay = Relay(store, bus, leases, attempts, destinations, settings, seal, service.log, service.metrics, pod=pod)
     await relay.start()
     service.on_drain(relay.drain)
     service.on_close(relay.close)
     service.spawn(peers.announce_forever(), "relay peers")
     service.spawn(leases.renew_forever(), "leases")
+    service.spawn(leases.free_forever(), "leases of others")
     service.spawn(relay.run_forever(), "relay")
     await bus.consume_work(work_remote(), "relay", Ticket, _BATCH, relay.serve, spacing_s=_SPACING_S)
+
+
+def open_reports(
+    service: Service,
+    store: Store,
+    bus: Bus,
+    directory: Directory,
+    dns: Dns,
+    policy: Callable[[str], Awaitable[Policy | None]],
+) -> None:
+    """Tell domains how TLS with them goes, unless a setting says that nobody is told."""
+    settings = service.settings
+    if not (settings.relay.enabled and settings.relay.tls_reports):
+        return
+    spool = Spool(store, bus, service.log, synchronous=settings.database.durable_staging)
+    reporter = Reporter(
+        store,
+        OwnMail(spool, directory),
+        dns,
+        policy,
+        service.log,
+        service.metrics,
+        host=settings.hostname,
+        port=settings.relay.port,
+    )
+    service.spawn(reporter.report_forever(), "tls reports")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from services.core.backbone import open_bus, open_store, open_tls
 from services.core.dns import Dns
 from services.core.review import Review
+from services.core.seal import Seal
 from services.core.service import Service, run
 from services.core.spool import Spool
-from services.sync import admin, autoconfig, checkup, quarantine, review, signing
+from services.sync import admin, autoconfig, checkup, mtasts, outbound, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
 from services.sync.meter import Meter
@@ -26,12 +27,14 @@ async def main(service: Service) -> None:
         signing.keys(resolver, settings.dkim.key_secret),
         checkup.doctor(resolver, settings),
         quarantine.part(held),
+        outbound.routes_part(Seal(settings.seal.secret, settings.seal.former)),
     )
     app = application(
         (
             admin.router(store, bus, settings.sync.admin_token, *parts),
             review.router(store, held),
             autoconfig.router(doors(settings.sync, settings.hostname)),
+            mtasts.router(settings.sync, settings.hostname),
         )
     )
     app.add_middleware(Meter, metrics=service.metrics)

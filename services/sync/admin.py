@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query
@@ -15,6 +16,7 @@ from services.core.bus import Bus
 from services.core.directory import announce
 from services.core.store import accounts, credentials, sending
 from services.core.store.engine import Store
+from services.core.store.replica import listed
 from services.sync.models import (
     Account,
     AccountChange,
@@ -29,7 +31,7 @@ from services.sync.models import (
     ShownAppPassword,
     plain,
 )
-from services.sync.outbound import queue_part, routes_part
+from services.sync.outbound import queue_part
 from services.sync.problems import Problem
 
 _bearer = HTTPBearer(auto_error=False)
@@ -56,7 +58,7 @@ def router(store: Store, bus: Bus, token: SecretStr | None, *more: Part) -> APIR
         tags=["admin"],
         responses={status: {"model": Problem} for status in _REPLIES},
     )
-    for part in (_domains, _accounts, _passwords, _aliases, queue_part, routes_part, *more):
+    for part in (_domains, _accounts, _passwords, _aliases, queue_part, *more):
         part(api, store, bus)
     return api
 
@@ -64,8 +66,8 @@ def router(store: Store, bus: Bus, token: SecretStr | None, *more: Part) -> APIR
 def _domains(api: APIRouter, store: Store, bus: Bus) -> None:
     @api.get("/domains")
     async def list_domains(limit: _Limit = 100, after: _Text = "") -> list[Domain]:
-        async with store.query(_LOOK) as conn:
-            return [Domain(domain=d) for d in await accounts.list_domains(conn, limit=limit, after=after)]
+        rows = await listed(store, _LOOK, partial(accounts.list_domains, limit=limit, after=after))
+        return [Domain(domain=d) for d in rows]
 
     @api.post("/domains", status_code=201)
     async def create_domain(new: Domain) -> Domain:
@@ -84,8 +86,8 @@ def _domains(api: APIRouter, store: Store, bus: Bus) -> None:
 def _accounts(api: APIRouter, store: Store, bus: Bus) -> None:
     @api.get("/accounts")
     async def list_accounts(domain: _Text = "", limit: _Limit = 100, after: _Text = "") -> list[Account]:
-        async with store.query(_LOOK) as conn:
-            rows = await accounts.list_accounts(conn, domain=domain.lower(), limit=limit, after=after)
+        page = partial(accounts.list_accounts, domain=domain.lower(), limit=limit, after=after)
+        rows = await listed(store, _LOOK, page)
         return [Account.of(row) for row in rows]
 
     @api.post("/accounts", status_code=201)
@@ -187,8 +189,8 @@ def _aliases(api: APIRouter, store: Store, bus: Bus) -> None:
     async def list_aliases(
         domain: _Text = "", target: _Text = "", limit: _Limit = 100, after: _Text = ""
     ) -> list[Alias]:
-        async with store.query(_LOOK) as conn:
-            rows = await accounts.list_aliases(conn, domain=domain.lower(), target=target, limit=limit, after=after)
+        page = partial(accounts.list_aliases, domain=domain.lower(), target=target, limit=limit, after=after)
+        rows = await listed(store, _LOOK, page)
         return [Alias(address=row.address, targets=list(row.targets)) for row in rows]
 
     @api.post("/aliases", status_code=201)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field, SecretStr, model_validator
 from services.core.bus import Bus
 from services.core.directory import announce
 from services.core.outbound import Outbound
+from services.core.seal import Seal
 from services.core.store import queued, routes
 from services.core.store.engine import Store
 from services.core.store.queued import Selection
@@ -157,25 +159,42 @@ def queue_part(api: APIRouter, store: Store, bus: Bus) -> None:
         return Changed(recipients=await outbound.drop(which.selection()))
 
 
-def routes_part(api: APIRouter, store: Store, bus: Bus) -> None:
-    """Add the smarthost rules."""
+class Sealed(BaseModel):
+    """How many passwords were sealed anew."""
 
-    @api.get("/routes")
-    async def list_routes() -> list[Route]:
-        async with store.query("admin.look") as conn:
-            return [Route.of(rule) for rule in await routes.every(conn)]
+    routes: int
 
-    @api.post("/routes", status_code=201)
-    async def add_route(new: NewRoute) -> Route:
-        given = new.model_dump() | {"password": new.password.get_secret_value()}
-        made = routes.rule(given.pop("host"), **given)
-        async with store.begin("admin.change") as conn:
-            await routes.put(conn, made)
-        await announce(bus)
-        return Route.of(made)
 
-    @api.delete("/routes", status_code=204)
-    async def remove_route(sender: _Text = "", recipient: _Text = "") -> None:
-        async with store.begin("admin.change") as conn:
-            await routes.remove(conn, sender=sender, recipient=recipient)
-        await announce(bus)
+def routes_part(seal: Seal) -> Callable[[APIRouter, Store, Bus], None]:
+    """The smarthost rules."""
+
+    def install(api: APIRouter, store: Store, bus: Bus) -> None:
+        @api.get("/routes")
+        async def list_routes() -> list[Route]:
+            async with store.query("admin.look") as conn:
+                return [Route.of(rule) for rule in await routes.every(conn)]
+
+        @api.post("/routes", status_code=201)
+        async def add_route(new: NewRoute) -> Route:
+            given = new.model_dump() | {"password": new.password.get_secret_value()}
+            made = routes.rule(given.pop("host"), **given)
+            async with store.begin("admin.change") as conn:
+                await routes.put(conn, made, seal)
+            await announce(bus)
+            return Route.of(made)
+
+        @api.post("/routes/seal")
+        async def seal_routes() -> Sealed:
+            """Seals the passwords by the newest secret: those of `seal.former`, and those in the clear."""
+            async with store.begin("admin.change") as conn:
+                count = await routes.reseal(conn, seal)
+            await announce(bus)
+            return Sealed(routes=count)
+
+        @api.delete("/routes", status_code=204)
+        async def remove_route(sender: _Text = "", recipient: _Text = "") -> None:
+            async with store.begin("admin.change") as conn:
+                await routes.remove(conn, sender=sender, recipient=recipient)
+            await announce(bus)
+
+    return install

@@ -15,6 +15,7 @@ from services.core.address import BadAddress
 from services.core.auth.passwords import BadPassword
 from services.core.dkim.keys import KeyUnusable
 from services.core.dkim.rotation import RotationRefused
+from services.core.seal import NoSeal, Unopened
 from services.core.store.accounts import AlreadyExists, InUse, NoSuchAccount, NoSuchAddress, NoSuchDomain
 from services.core.store.credentials import NoSuchCredential
 from services.core.store.engine import StoreUnavailable
@@ -38,6 +39,8 @@ _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (AlreadyExists, HTTPStatus.CONFLICT),
     (InUse, HTTPStatus.CONFLICT),
     (RotationRefused, HTTPStatus.CONFLICT),
+    (NoSeal, HTTPStatus.CONFLICT),
+    (Unopened, HTTPStatus.CONFLICT),
     (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 

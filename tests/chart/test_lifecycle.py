@@ -59,7 +59,10 @@ def test_what_is_declared_is_what_the_job_reads(rendered: dict[str, Rendered]) -
     spec = job["spec"]["template"]["spec"]
     assert spec["containers"][0]["args"] == ["apply", "/declared/declared.yaml", "--prune"]
     declared = read(made.kind("ConfigMap")["posta-provision"]["data"]["declared.yaml"])
-    assert declared.domains == ("example.org", "example.com")
+    assert declared.names == ("example.org", "example.com")
+    assert declared.domains[2].policy.model_dump() == {"held_mail": "accept", "notify_sender": True, "digest": False}
+    first = declared.accounts[0]
+    assert (first.quota, first.recipients_per_hour, first.recipients_per_day) == (10 << 30, 2_000_000, None)
     assert [account.address for account in declared.accounts] == ["a@example.org", "posta-canary@example.org"]
     assert str(declared.accounts[0].password_file) == "/secrets/0"
     (secrets,) = (volume["projected"] for volume in spec["volumes"] if volume["name"] == "secrets")

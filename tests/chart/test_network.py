@@ -112,10 +112,35 @@ def test_the_relay_cannot_reach_private_networks(rendered: dict[str, Rendered]) 
 
 def test_external_stores_are_reached_where_they_are_said_to_be(rendered: dict[str, Rendered]) -> None:
     rules = rendered["external"].kind("NetworkPolicy")["posta-store"]["spec"]["egress"]
-    assert [(rule["ports"][0]["port"], rule["to"][0]["ipBlock"]["cidr"]) for rule in rules] == [
+    assert [(rule["ports"][0]["port"], rule["to"][0]["ipBlock"]["cidr"]) for rule in rules[:2]] == [
         (5432, "10.2.0.0/16"),
         (4222, "10.1.0.0/16"),
     ]
+
+
+def test_a_collector_is_told_of_and_reached(rendered: dict[str, Rendered], render: Render) -> None:
+    made = rendered["external"]
+    for name in ("posta-mx", "posta-filter", "posta-relay"):
+        environment = made.environment(name)
+        assert environment["POSTA_OTLP_ENDPOINT"] == "http://collector.tracing:4318"
+        assert environment["POSTA_OTLP_SHARE"] == "0.25"
+    (*_, rule) = made.kind("NetworkPolicy")["posta-store"]["spec"]["egress"]
+    assert rule == {"ports": [{"port": 4318, "protocol": "TCP"}], "to": [{"namespaceSelector": {}}]}
+    away = render({"tracing": {"endpoint": "https://otlp.example.net/otlp"}})
+    (*_, rule) = away.kind("NetworkPolicy")["posta-store"]["spec"]["egress"]
+    assert rule == {"ports": [{"port": 443, "protocol": "TCP"}]}
+    assert "POSTA_OTLP_ENDPOINT" not in rendered["minimal"].environment("posta-mx")
+
+
+def test_the_mta_sts_policy_is_told_where_other_servers_look(rendered: dict[str, Rendered]) -> None:
+    told = rendered["everything"].environment("posta-sync")
+    assert told["POSTA_SYNC_MTA_STS"] == "enforce"
+    assert told["POSTA_SYNC_MTA_STS_MX"] == "mx1.example.org,mx2.example.org"
+    ingress = rendered["everything"].kind("Ingress")["posta-sync"]["spec"]
+    assert "mta-sts.example.org" in ingress["tls"][0]["hosts"]
+    assert "_mta-sts.example.org." in rendered["everything"].notes
+    assert "_mta-sts" not in rendered["minimal"].notes
+    assert "POSTA_SYNC_MTA_STS" not in rendered["minimal"].environment("posta-sync")
 
 
 def test_metrics_are_for_monitoring(install: Rendered) -> None:
@@ -192,7 +217,9 @@ def test_gateway_routes_lead_to_every_door(rendered: dict[str, Rendered]) -> Non
         f"posta-{door}" for door in ("smtp", "submission", "submissions", "imap", "imaps", "pop3", "pop3s")
     }
     assert set(routes["TLSRoute"]) == {"posta-submissions", "posta-imaps", "posta-pop3s"}
-    assert routes["HTTPRoute"]["posta-http"]["spec"]["hostnames"][0] == "mail.example.org"
+    hostnames = routes["HTTPRoute"]["posta-http"]["spec"]["hostnames"]
+    assert hostnames[0] == "mail.example.org"
+    assert "mta-sts.example.org" in hostnames
     services = made.kind("Service")
     for kind in routes.values():
         for door, route in kind.items():
@@ -211,7 +238,7 @@ def test_autoconfig_tells_the_ports_that_clients_see(render: Render) -> None:
 
 
 def test_the_notes_name_every_record(rendered: dict[str, Rendered]) -> None:
-    notes = rendered["minimal"].notes
+    notes = rendered["everything"].notes
     for word in (
         "MX      10 mail.example.org.",
         "v=spf1",

@@ -96,6 +96,25 @@ def test_cert_manager_is_asked_for_the_same_names(rendered: dict[str, Rendered])
     assert {"name": "tls", "secret": {"secretName": certificate["secretName"], "defaultMode": 288}} in volumes
 
 
+def test_each_domain_may_have_a_certificate_of_its_own(rendered: dict[str, Rendered]) -> None:
+    made = rendered["scaled"]
+    asked = made.kind("Certificate")
+    assert asked.keys() == {"posta-tls", "posta-tls-com-tls"}  # who gives no names has a secret already
+    assert asked["posta-tls-com-tls"]["spec"]["secretName"] == "com-tls"
+    for name in ("posta-imap", "posta-mx"):
+        spec = made.kind("Deployment")[name]["spec"]["template"]["spec"]
+        (volume,) = (v for v in spec["volumes"] if v["name"] == "tls-domains")
+        folders = made.environment(name)["POSTA_TLS_DOMAINS"].split(",")
+        for folder, source, secret in zip(folders, volume["projected"]["sources"], ("com-tls", "net-tls"), strict=True):
+            assert (source["secret"]["name"], source["secret"]["optional"]) == (secret, True)
+            assert [f"/tls-domains/{each['path']}" for each in source["secret"]["items"]] == [
+                f"{folder}/tls.crt", f"{folder}/tls.key",
+            ]  # fmt: skip
+        assert {"name": "tls-domains", "mountPath": "/tls-domains", "readOnly": True} in spec["containers"][0][
+            "volumeMounts"
+        ]
+
+
 def test_every_secret_may_be_the_operators_own(rendered: dict[str, Rendered]) -> None:
     made = rendered["external"]
     references = {
@@ -108,9 +127,12 @@ def test_every_secret_may_be_the_operators_own(rendered: dict[str, Rendered]) ->
     assert references == {
         "POSTA_DATABASE_URL": {"name": "db-app", "key": "uri"},
         "POSTA_DATABASE_DIRECT_URL": {"name": "db-app", "key": "direct-uri"},
+        "POSTA_DATABASE_READ_ONLY_URL": {"name": "db-app", "key": "ro-uri"},
         "POSTA_NATS_URL": {"name": "nats", "key": "url"},
         "POSTA_DKIM_KEY_SECRET": {"name": "dkim", "key": "dkim-key-secret"},
         "POSTA_SRS_SECRET": {"name": "dkim", "key": "srs-secret"},
+        "POSTA_SEAL_SECRET": {"name": "seal", "key": "seal-secret"},
+        "POSTA_SEAL_FORMER": {"name": "seal", "key": "former"},
         "POSTA_SYNC_ADMIN_TOKEN": {"name": "admin", "key": "token"},
     }
     assert not made.kind("StatefulSet")

@@ -1,6 +1,7 @@
 """IMAP transcripts: scripts a postmaster can read, on the real store, through memory and over TCP with TLS.
 
-A script has header lines (`rfc:`, `state:` none | auth | selected, `connections:`, `messages:`), a blank line, then
+A script has header lines (`rfc:`, `state:` none | auth | selected, `connections:`, `messages:`,
+`notify:` seconds until an idling client hears something), a blank line, then
 `C:` lines, sent under a tag of their own, and `S:` lines. An `S:` that starts with OK, NO or BAD is the completion of
 the command before it; every other is a response that must have come by then, in any order; more may come. `S!` must
 not have come. `C2:` and `S2:` are the second connection. In a line `...` is anything, `$name` is bound when first seen
@@ -269,7 +270,7 @@ async def account(store: Store, count: int) -> AccountId:
 
 
 @asynccontextmanager
-async def shared(store: Store) -> AsyncIterator[Services]:
+async def shared(store: Store, notify_s: float = 0) -> AsyncIterator[Services]:
     """What the sessions of one process share, on that store."""
     log, hints = structlog.get_logger(), Hints()
     authenticator = Authenticator(store, hints, Settings())
@@ -283,16 +284,19 @@ async def shared(store: Store) -> AsyncIterator[Services]:
             OFFERS,
             50 << 20,
             Teacher(store, hints, log),
+            idle_notify_s=notify_s,
         )
     finally:
         authenticator.close()
 
 
 @asynccontextmanager
-async def world(store: Store, connections: int, certificates: Path | None = None) -> AsyncIterator[list[Peer]]:
+async def world(
+    store: Store, connections: int, certificates: Path | None = None, notify_s: float = 0
+) -> AsyncIterator[list[Peer]]:
     """Clients of one process: over TCP where there is a folder to make certificates in."""
     async with AsyncExitStack() as stack:
-        services = await stack.enter_async_context(shared(store))
+        services = await stack.enter_async_context(shared(store, notify_s))
         if certificates is None:
             peers: list[Peer] = [MemoryPeer(services) for _ in range(connections)]
         else:
@@ -383,7 +387,8 @@ async def test_transcript(path: Path, door: str, store: Store, certificates: Pat
     script = read(path)
     await account(store, int(script.header.get("messages", "0")))
     folder = certificates if door == "tcp" else None
-    async with world(store, int(script.header.get("connections", "1")), folder) as peers:
+    connections, notify_s = int(script.header.get("connections", "1")), float(script.header.get("notify", "0"))
+    async with world(store, connections, folder, notify_s) as peers:
         talk = Conversation(peers)
         await begin(talk, script.header.get("state", "none"))
         await talk.play(script)

@@ -1,17 +1,18 @@
 """SMTP as a postmaster would type it: every script in `smtp/`, through memory and over TCP.
 
-The doors are the real ones, on Postgres and NATS; a filter of this test's own accepts everything, or with
-`verdict: held` holds it all for review. Scripts are written as those of POP. Header: `RFC:` what it proves; `door:`
-submission or mx; `tls: yes` a connection that begins with TLS; `starttls: no` a server without a certificate;
-`login: yes` greeted and logged in as alice already; `size:` and `recipients:` limits other than the usual; `rules:`
-what the MX door demands; `named: no` a client whose address has no name; `greylist:` for how many seconds first tries
-are put off. In a `C:` line `\\n` and `\\r` are those characters alone, `\\` at its end means that no line end follows,
-and `<<90>>` is so many x. Events: `* tls` begins the handshake, `* gone` says that the server has closed, `* spool 2`
-that two messages have been kept so far, `* kept with requiretls` that all of them were kept so, `* stamped from a (b`
-that their trace header says so, `* scanned iprev=pass` what the filter was told of the client, `* held 1` that one is
-held, `* policy posta.test accept` changes what that domain does about those, `* limit alice@posta.test 2` how many
-recipients an hour it may have, `* pause` that it may have none; `* waits remote.test 2` that two recipients wait to be
-relayed there, `* filter down` that nobody gives verdicts any more, `* 60 seconds pass` for those who were put off.
+The doors are the real ones, on Postgres and NATS; a filter of this test's own accepts everything, or with `verdict:
+held` holds it all for review. Scripts are written as those of POP. Header: `RFC:` what it proves; `door:` submission or
+mx; `tls: yes` a connection that begins with TLS; `starttls: no` a server without a certificate; `login: yes` greeted
+and logged in as alice already; `size:` and `recipients:` limits other than the usual; `rules:` what the MX door
+demands; `named: no` a client whose address has no name; `greylist:` for how many seconds first tries are put off;
+`pace:` how many messages its network may send. In a `C:` line `\\n` and `\\r` are those characters alone, `\\` at its
+end means that no line end follows, and `<<90>>` is so many x. Events: `* tls` begins the handshake, `* gone` says that
+the server has closed, `* spool 2` that two messages have been kept so far, `* kept with requiretls` that all of them
+were kept so, `* stamped from a (b` that their trace header says so, `* scanned iprev=pass` what the filter was told of
+the client, `* held 1` that one is held, `* policy posta.test accept` changes what that domain does about those, `*
+limit alice@posta.test 2` how many recipients an hour it may have, `* pause` that it may have none; `* waits remote.test
+2` that two recipients wait to be relayed there, `* filter down` that nobody gives verdicts any more, `* 60 seconds
+pass` for those who were put off.
 """
 
 from __future__ import annotations
@@ -256,7 +257,11 @@ async def behind(
             rules = Rules("helo" in demanded, "rdns" in demanded, "sender" in demanded)
             wait_s = float(header.get("greylist", 0))
             greylist = Greylist(store, wait_s, log) if wait_s else None
-            yield MxDoor(intake, names, host="mx.posta.test", rules=rules, greylist=greylist), verdicts, asked
+            pace = int(header.get("pace", 0))
+            mx = MxDoor(
+                intake, names, host="mx.posta.test", rules=rules, greylist=greylist, per_minute=pace, clock=lambda: 0.0
+            )
+            yield mx, verdicts, asked
             return
         authenticator = Authenticator(store, bus, settings)
         stack.callback(authenticator.close)

@@ -3,6 +3,9 @@
 {{- $root := .root -}}
 {{- $row := .service.row -}}
 {{ include "posta.commonEnv" $root }}
+{{- with include "posta.readOnlyEnv" $root }}
+{{ . }}
+{{- end }}
 - name: POSTA_HEALTH_PORT
   value: "9090"
 - name: POSTA_GRACE_S
@@ -21,11 +24,21 @@
   value: /tls/tls.crt
 - name: POSTA_TLS_KEY
   value: /tls/tls.key
+{{- with include "posta.domainFolders" $root }}
+- name: POSTA_TLS_DOMAINS
+  value: {{ . | quote }}
+{{- end }}
 {{- end }}
 {{- $networks := kindIs "slice" .service.proxyNetworks | ternary .service.proxyNetworks $root.Values.proxyProtocol.networks }}
 {{- if and $networks $row.doors }}
 - name: POSTA_PROXY_NETWORKS
   value: {{ join "," $networks | quote }}
+{{- end }}
+{{- with $root.Values.tracing.endpoint }}
+- name: POSTA_OTLP_ENDPOINT
+  value: {{ . | quote }}
+- name: POSTA_OTLP_SHARE
+  value: {{ $root.Values.tracing.share | quote }}
 {{- end }}
 {{- if eq .name "filter" }}
 {{- with include "posta.filterEnv" $root | trim }}
@@ -61,6 +74,14 @@
 
 {{/* Autoconfig must name the ports that clients see, not those the pods listen on. */}}
 {{- define "posta.syncEnv" -}}
+{{- if .Values.mtaSts.enabled -}}
+- name: POSTA_SYNC_MTA_STS
+  value: {{ .Values.mtaSts.mode }}
+{{- with .Values.mtaSts.mx }}
+- name: POSTA_SYNC_MTA_STS_MX
+  value: {{ join "," . | quote }}
+{{- end }}
+{{ end -}}
 - name: POSTA_SYNC_ADMIN_TOKEN
   valueFrom:
     secretKeyRef:
@@ -72,4 +93,27 @@
 - name: POSTA_SYNC_{{ index $pair 2 }}
   value: {{ get ($service.ports | default dict) (index $pair 1) | default 0 | quote }}
 {{- end }}
+{{- end }}
+
+{{/* Where the certificates of further domains are mounted, in the order of the values. */}}
+{{- define "posta.domainFolders" -}}
+{{- $folders := list -}}
+{{- range $n, $_ := .Values.tls.domains -}}{{- $folders = append $folders (printf "/tls-domains/%d" $n) -}}{{- end -}}
+{{- join "," $folders -}}
+{{- end }}
+
+{{- define "posta.domainVolume" -}}
+name: tls-domains
+projected:
+  defaultMode: 0440
+  sources:
+    {{- range $n, $domain := .Values.tls.domains }}
+    # One that is not there yet must not keep the pods of all the others from starting.
+    - secret:
+        name: {{ $domain.secret }}
+        optional: true
+        items:
+          - {key: tls.crt, path: {{ $n }}/tls.crt}
+          - {key: tls.key, path: {{ $n }}/tls.key}
+    {{- end }}
 {{- end }}

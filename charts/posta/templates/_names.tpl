@@ -78,5 +78,5 @@ annotations:
 
 {{- define "posta.clientNames" -}}
 {{- $domain := include "posta.domain" . -}}
-{{- concat (list (include "posta.hostname" .) (printf "autoconfig.%s" $domain) (printf "autodiscover.%s" $domain)) .Values.tls.extraNames | uniq | toJson -}}
+{{- concat (list (include "posta.hostname" .) (printf "autoconfig.%s" $domain) (printf "autodiscover.%s" $domain)) (.Values.mtaSts.enabled | ternary (list (printf "mta-sts.%s" $domain)) list) .Values.tls.extraNames | uniq | toJson -}}
 {{- end }}

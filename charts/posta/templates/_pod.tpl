@@ -71,6 +71,18 @@ securityContext:
 {{- end }}
 {{- end }}
 
+{{/* A copy to read from, for services alone: migrations and provisioning must see what is so. */}}
+{{- define "posta.readOnlyEnv" -}}
+{{- $database := .Values.database -}}
+{{- if or $database.readOnlyUrl $database.existingSecretReadOnlyKey -}}
+- name: POSTA_DATABASE_READ_ONLY_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ $database.existingSecret | default (include "posta.generated" .) }}
+      key: {{ empty $database.existingSecret | ternary "database-read-only-url" $database.existingSecretReadOnlyKey }}
+{{- end }}
+{{- end }}
+
 {{- define "posta.natsEnv" -}}
 - name: POSTA_NATS_URL
   valueFrom:
@@ -79,6 +91,10 @@ securityContext:
       key: {{ empty .Values.nats.existingSecret | not | ternary .Values.nats.existingSecretKey "nats-url" }}
 - name: POSTA_NATS_REPLICAS
   value: {{ .Values.nats.members | quote }}
+- name: POSTA_NATS_TRACE_DAYS
+  value: {{ .Values.nats.traceDays | quote }}
+- name: POSTA_NATS_TRACE_SIZE
+  value: {{ .Values.nats.traceSize | quote }}
 {{- end }}
 
 {{/* What every process of Posta is told. */}}
@@ -99,6 +115,18 @@ securityContext:
     secretKeyRef:
       name: {{ .Values.dkim.existingSecret | default (include "posta.generated" .) }}
       key: {{ empty .Values.dkim.existingSecret | ternary "srs-secret" .Values.dkim.existingSecretSrsKey }}
+- name: POSTA_SEAL_SECRET
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.seal.existingSecret | default (include "posta.generated" .) }}
+      key: {{ empty .Values.seal.existingSecret | ternary "seal-secret" .Values.seal.existingSecretKey }}
+{{- if and .Values.seal.existingSecret .Values.seal.existingSecretFormerKey }}
+- name: POSTA_SEAL_FORMER
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.seal.existingSecret }}
+      key: {{ .Values.seal.existingSecretFormerKey }}
+{{- end }}
 {{- end }}
 
 {{/* Waits until the schema is at least what this version was written for: the pod is not started on an older one. */}}

@@ -130,7 +130,8 @@ def _size(fields: _MailFields, value: str | None) -> None:
 def _body(fields: _MailFields, value: str | None) -> None:
     body = (value or "").upper()
     if body == "BINARYMIME":
-        # RFC 3030 3: not offered, so not implemented rather than misspelt.
+        # RFC 3030 3: not offered, so not implemented rather than misspelt. CR and LF alone mean something in such
+        # content: no DKIM signature of it holds, POP has no way to serve it as it came, and most next hops refuse it.
         raise Refused(replies.UNKNOWN_PARAMETER.about("BODY=BINARYMIME"))
     if body not in ("7BIT", "8BITMIME"):
         raise _bad("BODY")

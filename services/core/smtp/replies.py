@@ -123,6 +123,7 @@ MESSAGE_TOO_BIG: Final = _reply(552, "5.3.4", "The message exceeds the size limi
 UNKNOWN_PARAMETER: Final = _reply(555, "5.5.4", "Parameter not recognised or not implemented")
 BAD_PARAMETER: Final = _reply(501, "5.5.4", "Bad parameter")
 NEEDS_SMTPUTF8: Final = _reply(553, "5.6.7", "A non-ASCII address needs SMTPUTF8")
+TOO_MANY_MESSAGES: Final = _reply(450, "4.7.1", "Your network sends more messages a minute than it may")
 
 # RCPT
 RECIPIENT_OK: Final = _reply(250, "2.1.5", "Recipient OK")

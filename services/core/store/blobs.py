@@ -28,13 +28,14 @@ SELECT DISTINCT o.blob_id FROM items i JOIN objects o USING (account_id, object_
 WHERE i.account_id = $1 AND i.fid = $2 AND i.uid = ANY($3::bigint[])
 """
 
-_SWEEP = text("""
-DELETE FROM blobs b
-WHERE b.staged_at < now() - make_interval(secs => :age_s)
+_UNNAMED = """
+b.staged_at < now() - make_interval(secs => :age_s)
   AND NOT EXISTS (SELECT FROM objects o WHERE o.blob_id = b.blob_id)
   AND NOT EXISTS (SELECT FROM spool s WHERE s.blob_id = b.blob_id)
   AND NOT EXISTS (SELECT FROM quarantine h WHERE h.blob_id = b.blob_id)
-""")
+"""
+_FIND = text(f"SELECT b.blob_id FROM blobs b WHERE {_UNNAMED} LIMIT 50000")  # noqa: S608 - constant
+_SWEEP = text(f"DELETE FROM blobs b WHERE b.blob_id = ANY(:blob_ids) AND {_UNNAMED}")  # noqa: S608 - constant
 
 
 def blob_id(content: bytes) -> BlobId:
@@ -78,7 +79,17 @@ async def of_messages(store: Store, account_id: AccountId, fid: Fid, uids: Seque
         return [BlobId(row[0]) for row in await conn.fetch(_OF_MESSAGES, account_id, fid, uids)]
 
 
-async def sweep(store: Store, older_than_s: float = 86_400) -> int:
-    """Remove what nothing names and was staged longer ago than that; returns how many."""
+async def unnamed(store: Store, older_than_s: float = 86_400) -> list[BlobId]:
+    """What nothing names and was staged longer ago than that."""
+    async with store.query("blobs.unnamed") as conn:
+        return [BlobId(row[0]) for row in await conn.execute(_FIND, {"age_s": older_than_s})]
+
+
+async def sweep(store: Store, found: Sequence[BlobId], older_than_s: float = 86_400) -> int:
+    """Remove those of `found` that are `unnamed` still; how many.
+
+    Whoever calls has found them a while ago, longer than any message takes from its staging to its acceptance: were the
+    clock set forward by days, what has just been staged would look old.
+    """
     async with store.begin("blobs.sweep") as conn:
-        return (await conn.execute(_SWEEP, {"age_s": older_than_s})).rowcount
+        return (await conn.execute(_SWEEP, {"blob_ids": list(found), "age_s": older_than_s})).rowcount

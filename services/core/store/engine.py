@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -18,6 +18,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from services.core.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from services.core.store.replica import Replica
 
 
 class StoreUnavailable(Exception):
@@ -75,6 +78,8 @@ class Store:
             pool_use_lifo=True,  # idle connections stay idle, so their backends can be trimmed
             connect_args={"timeout": 5, "server_settings": _SETTINGS},
         )
+        self.replica: Replica | None = None
+        """Where there is one: a copy that may be behind."""
         self._url, self._size = url, pool
         self._drivers: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
@@ -129,6 +134,8 @@ class Store:
 
     async def close(self) -> None:
         """Close every connection; borrowed ones when they come back."""
+        if self.replica is not None:
+            await self.replica.close()
         await self._engine.dispose()
         if self._drivers is not None:
             self._drivers.terminate()

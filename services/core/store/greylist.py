@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 _TRIED = text("""
 INSERT INTO greylist AS g (key) VALUES (:key)
-ON CONFLICT (key) DO UPDATE SET last_at = now(),
+ON CONFLICT (key) DO UPDATE SET last_at = now(), first_at = least(g.first_at, now()),
   passed = g.passed OR now() - g.first_at >= make_interval(secs => cast(:wait_s AS double precision))
 RETURNING CASE WHEN passed THEN 0.0
   ELSE greatest(0.0, cast(:wait_s AS double precision) - extract(epoch FROM now() - first_at)) END

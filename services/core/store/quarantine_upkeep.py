@@ -104,7 +104,8 @@ WITH due AS (
     JOIN domains d ON d.domain = split_part(a.address, '@', 2)
   WHERE r.state = 'held' AND r.told_at IS NULL AND q.expires_at > now() AND a.status = 'active' AND d.digest
     AND NOT EXISTS (SELECT FROM quarantine_recipients o
-      WHERE o.account_id = r.account_id AND o.told_at > now() - make_interval(secs => $1))
+      WHERE o.account_id = r.account_id AND o.told_at > now() - make_interval(secs => $1)
+        AND o.told_at < now() + interval '1 minute')  -- else the clock has been set back since
   LIMIT 100
 )
 SELECT r.account_id, due.address, r.spool_id, r.n, q.from_text, q.subject, q.kind, q.reason, q.score, q.received_at,

@@ -61,7 +61,7 @@ class Touched(NamedTuple):
     traceparent: str
 
 
-_LEASED = "(r.leased_by IS NOT NULL AND r.due_at > now())"
+_LEASED = "(r.leased_by IS NOT NULL)"
 _SELECTED = """
 r.account_id IS NULL AND (CAST(:ids AS text[]) IS NULL OR r.spool_id = ANY(CAST(:ids AS text[])))
   AND (CAST(:domain AS text) IS NULL OR r.domain = :domain)

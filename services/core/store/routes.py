@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.core.address import BadAddress, domain, parse
+from services.core.seal import Seal
 
 
 class Rule(NamedTuple):
@@ -24,7 +25,7 @@ class Rule(NamedTuple):
     port: int
     implicit_tls: bool
     username: str
-    password: str
+    password: str | None  # as it is kept, sealed, wherever a rule comes out of the store; None: nobody can open it
 
 
 class BadRule(ValueError):
@@ -43,6 +44,11 @@ ON CONFLICT (sender, recipient) DO UPDATE SET host = :host, port = :port, implic
 """)
 _ALL = text("""
 SELECT sender, recipient, host, port, implicit_tls, username, password FROM relay_routes ORDER BY recipient, sender
+""")
+# Not over a password that an operator has given meanwhile.
+_RESEAL = text("""
+UPDATE relay_routes SET password = :password
+WHERE (sender, recipient, password) = (:sender, :recipient, :old)
 """)
 _REMOVE = text("DELETE FROM relay_routes WHERE (sender, recipient) = (:sender, :recipient) RETURNING 1")
 
@@ -68,13 +74,23 @@ def rule(
     return Rule(_sender(sender), _recipient(recipient), place, port, implicit_tls, username, password)
 
 
-async def put(conn: AsyncConnection, new: Rule) -> None:
-    """Keep the rule, instead of the one for the same sender and recipient if there is one."""
-    await conn.execute(_PUT, new._asdict())
+async def put(conn: AsyncConnection, new: Rule, seal: Seal) -> None:
+    """Keep the rule, instead of the one for the same sender and recipient if there is one. Raises `NoSeal`."""
+    kept = seal.close(new.password) if new.password else ""
+    await conn.execute(_PUT, {**new._asdict(), "password": kept})
+
+
+async def reseal(conn: AsyncConnection, seal: Seal) -> int:
+    """Seal every password by the newest secret; how many were not. Raises `NoSeal`, `Unopened`."""
+    old = [rule for rule in await every(conn) if rule.password and not seal.holds(rule.password)]
+    for rule in old:
+        kept = {"old": rule.password, "password": seal.close(seal.open(rule.password or ""))}
+        await conn.execute(_RESEAL, {**kept, "sender": rule.sender, "recipient": rule.recipient})
+    return len(old)
 
 
 async def every(conn: AsyncConnection) -> list[Rule]:
-    """All of them, passwords too."""
+    """All of them, passwords as they are kept."""
     return [Rule(*row) for row in await conn.execute(_ALL)]
 
 

@@ -51,8 +51,11 @@ class Charged(NamedTuple):
 _STATE = "SELECT sending, send_hour, send_day FROM accounts WHERE account_id = $1"
 
 _FITS = "(l.per_hour = 0 OR {hour} + $2 <= l.per_hour) AND (l.per_day = 0 OR {day} + $2 <= l.per_day)"
-_IN_HOUR = "CASE WHEN s.hour_at > now() - interval '1 hour' THEN s.{0} ELSE {1} END"
-_IN_DAY = "CASE WHEN s.day_at > now() - interval '1 day' THEN s.{0} ELSE {1} END"
+# What began in the future began before the clock was set back: that hour is over. A minute ahead is no future: another
+# transaction's now may be a little later than ours.
+_WITHIN = "BETWEEN now() - interval '{0}' AND now() + interval '1 minute'"
+_IN_HOUR = f"CASE WHEN s.hour_at {_WITHIN.format('1 hour')} THEN s.{{0}} ELSE {{1}} END"
+_IN_DAY = f"CASE WHEN s.day_at {_WITHIN.format('1 day')} THEN s.{{0}} ELSE {{1}} END"
 # Driver call: every message that is handed in passes here.
 _CHARGE = """
 WITH limits AS (
@@ -88,13 +91,13 @@ UPDATE sent_counts SET hour = greatest(0, hour - $2), day = greatest(0, day - $2
 WHERE account_id = $1
 """
 
-_BAD = """
+_BAD = f"""
 INSERT INTO sent_counts AS s (account_id, bad) SELECT account_id, 1 FROM accounts WHERE account_id = $1
 ON CONFLICT (account_id) DO UPDATE SET
-  bad = CASE WHEN s.bad_at > now() - interval '1 hour' THEN s.bad ELSE 0 END + 1,
-  bad_at = CASE WHEN s.bad_at > now() - interval '1 hour' AND s.bad > 0 THEN s.bad_at ELSE now() END
+  bad = CASE WHEN s.bad_at {_WITHIN.format("1 hour")} THEN s.bad ELSE 0 END + 1,
+  bad_at = CASE WHEN s.bad_at {_WITHIN.format("1 hour")} AND s.bad > 0 THEN s.bad_at ELSE now() END
 RETURNING bad
-"""
+"""  # noqa: S608 - constant
 
 _PAUSE = "UPDATE accounts SET sending = 'paused' WHERE account_id = $1 AND sending = 'active' RETURNING account_id"
 _RESUME = text("UPDATE accounts SET sending = 'active' WHERE account_id = :account_id")

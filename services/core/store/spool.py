@@ -123,10 +123,19 @@ WHERE spool_id = :spool_id AND n = ANY(CAST(:ns AS integer[]))
 """)
 
 # SKIP LOCKED and the new due_at let every pod sweep without asking the others.
+# Due later than its attempts explain (20 s at first, from 30 s doubling to an hour after failures): the clock was ahead
+# when that was written, and nobody is to wait until the old time has come again.
 _SWEEP = text("""
-WITH due AS (
+WITH overdue AS (
   SELECT spool_id, n FROM spool_recipients WHERE due_at < now() AND account_id IS NOT NULL
   ORDER BY due_at LIMIT :limit FOR UPDATE SKIP LOCKED
+), stranded AS (
+  SELECT spool_id, n FROM spool_recipients
+  WHERE account_id IS NOT NULL AND due_at > now() + interval '2 minutes'
+    AND due_at > now() + make_interval(secs => 60 * (1 + 2 ^ least(attempts, 6)))
+  LIMIT :limit FOR UPDATE SKIP LOCKED
+), due AS (
+  SELECT spool_id, n FROM overdue UNION ALL SELECT spool_id, n FROM stranded
 ), touched AS (
   UPDATE spool_recipients r SET due_at = now() + make_interval(secs => :wait_s) FROM due
   WHERE r.spool_id = due.spool_id AND r.n = due.n RETURNING r.spool_id

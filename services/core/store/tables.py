@@ -369,13 +369,14 @@ spool_recipients = Table(
     # The rest is about recipients of other domains only.
     Column("domain", Text, Computed("CASE WHEN account_id IS NULL THEN split_part(address, '@', -1) END", True)),
     Column("held", Boolean, nullable=False, server_default=text("false")),  # an operator said: not before I say so
-    Column("leased_by", Text),  # the relay pod that has it in hand, until due_at
+    Column("leased_by", Text),  # the relay pod that has it in hand; it renews due_at
     Column("doomed", Text),  # an operator said: give it up for this reason, and tell the sender
     _moment("notice_at"),  # not done by then, its sender is told; counts from the first attempt on
     # A finished recipient's row is deleted in the commit that finishes it, so rows here are work.
     Index("spool_recipients_due_at_idx", "due_at", postgresql_where=text("account_id IS NOT NULL")),
     Index("spool_recipients_fresh_idx", "domain", "due_at", postgresql_where=text(f"{_remote} AND attempts = 0")),
     Index("spool_recipients_retry_idx", "domain", "due_at", postgresql_where=text(f"{_remote} AND attempts > 0")),
+    Index("spool_recipients_leased_idx", "spool_id", "n", postgresql_where=text("leased_by IS NOT NULL")),
     Index("spool_recipients_due_retry_idx", "due_at", "domain", postgresql_where=text(f"{_remote} AND attempts > 0")),
     info={"distribution": "spool_id"},
 )
@@ -391,7 +392,7 @@ relay_routes = Table(
     Column("port", Integer, nullable=False),
     Column("implicit_tls", Boolean, nullable=False),
     Column("username", Text, nullable=False),
-    Column("password", Text, nullable=False),
+    Column("password", Text, nullable=False),  # sealed, see core/seal.py; in the clear where it is older than that
     _moment("created_at"),
     info=_reference,
 )
@@ -463,5 +464,15 @@ tls_results = Table(
     Column("host", Text, primary_key=True),  # empty: no host, the policy itself could not be had
     Column("result", Text, primary_key=True),  # successful, or the result types of RFC 8460 4.3
     _number("sessions"),
+    info={"distribution": "domain"},
+)
+
+# Days of a domain that are done with: reported on by `spool_id`, or not asked about.
+tls_reports = Table(
+    "tls_reports",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("spool_id", Text),
     info={"distribution": "domain"},
 )

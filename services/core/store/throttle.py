@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Rounded, not cut: with failures a second apart a count cut to whole numbers would never rise.
+# Rounded, not cut: with failures a second apart a count cut to whole numbers would never rise. Never more than they
+# were: while a clock that was set back catches up, they neither fade nor grow.
 _FADED = """
-round(f.failures * greatest(0, 1 - extract(epoch FROM now() - f.last_at) / cast(:window_s AS double precision)))
+round(f.failures * least(1, greatest(0,
+  1 - extract(epoch FROM now() - f.last_at) / cast(:window_s AS double precision))))
 """
 
 _COUNTS = text(f"SELECT key, {_FADED} FROM login_failures f WHERE key = ANY(:keys)")  # noqa: S608 - constant

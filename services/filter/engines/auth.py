@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TypeVar
 
+from services.core.dkim.canonical import Bodies
 from services.core.dns import DnsUnavailable
 from services.core.settings import Filter
 from services.filter.engine import Engine, Finding, Stage
 from services.filter.examined import INLINE_OCTETS, Examined
 from services.filter.heavy import aside
 from services.filter.origin import arc, dkim, dmarc, spf, statement
-from services.filter.origin.canonical import Bodies
 from services.filter.origin.dmarc import Policy, Proof, Suffixes
 from services.filter.origin.key import Key
 from services.filter.origin.lookup import Names
@@ -109,7 +109,7 @@ class Origin:
         found: dict[str, Key | dkim.Outcome] = {name: task.result() for name, task in keys.items()}
 
         def verified() -> tuple[list[dkim.Outcome], arc.Outcome]:
-            bodies, now = Bodies(octets[examined.message.root.body_start :]), self._clock()
+            bodies, now = Bodies(octets, examined.message.root.body_start), self._clock()
             outcomes = [dkim.verify(octets, fields, bodies, each, _of(found, each), now) for each in signed]
             return outcomes, broken or arc.verify(octets, fields, bodies, sets, found)
 

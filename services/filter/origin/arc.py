@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from services.core.dkim.canonical import Bodies
 from services.core.mime.headers import Header, value_of
-from services.filter.origin import canonical, dkim, key, signature, tags
-from services.filter.origin.canonical import Bodies
+from services.filter.origin import covered, dkim, key, signature, tags
 from services.filter.origin.key import BadKey, Key
 from services.filter.origin.results import Result
 from services.filter.origin.signature import BadSignature, Signature
@@ -99,7 +99,7 @@ def verify(
         over = b""
         for i, each in enumerate(sets, 1):
             over += _relaxed(octets, each.results) + _relaxed(octets, each.message)
-            last = canonical.unsigned(octets, each.seal, "relaxed")
+            last = covered.unsigned(octets, each.seal, "relaxed")
             found = _usable(keys[each.sealed.key_name])
             if not key.verifies(found, each.sealed.algorithm, each.sealed.signed, over + last):
                 raise BadChain(f"seal {i} does not match")
@@ -189,4 +189,4 @@ def _text(octets: bytes, field: Header) -> str:
 
 
 def _relaxed(octets: bytes, field: Header) -> bytes:
-    return canonical.header(octets, field, "relaxed")
+    return covered.header(octets, field, "relaxed")

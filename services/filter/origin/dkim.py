@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.core.dkim.canonical import Bodies
 from services.core.dns import DnsUnavailable
 from services.core.mime.headers import Header, find_all, value_of
-from services.filter.origin import canonical, key, lookup, signature
-from services.filter.origin.canonical import Bodies
+from services.filter.origin import covered, key, lookup, signature
 from services.filter.origin.key import BadKey, Key
 from services.filter.origin.lookup import Names
 from services.filter.origin.results import Result
@@ -107,8 +107,8 @@ def _problem(
     if bodies.sha256(signed.body_form, signed.length) != signed.body_hash:
         return Outcome(Result.FAIL, "body has been altered", signed)
     others = [each for each in fields if each is not field]
-    over = canonical.selected(octets, others, signed.headers, signed.header_form)
-    over += canonical.unsigned(octets, field, signed.header_form)
+    over = covered.selected(octets, others, signed.headers, signed.header_form)
+    over += covered.unsigned(octets, field, signed.header_form)
     try:
         if key.verifies(found, signed.algorithm, signed.signed, over):
             return None

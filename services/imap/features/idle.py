@@ -17,16 +17,21 @@ async def idle(session: Session, _: None) -> AsyncGenerator[Response, None]:
     line = asyncio.create_task(session.channel.read_line())
     # One thing to wait for: a hint and the client's line both ring it.
     line.add_done_callback(lambda _: session.wake.set())
+    watch = session.watch
+    if watch is not None:
+        watch.pushed(0)
     try:
         while not line.done():
             if session.opened is not None:
-                for response in await session.caught_up(expunges=True):
+                news = await session.caught_up(expunges=True)
+                for response in news:
                     yield response
+                if watch is not None:
+                    watch.pushed(len(news))
                 if session.state is State.LOGOUT:
                     return
-            if not line.done():
-                await session.wake.wait()
-                session.wake.clear()
+            while not line.done() and not await _rung(session):
+                yield Ok("Still here.", untagged=True)
     finally:
         line.cancel()
         await asyncio.wait((line,))
@@ -34,6 +39,17 @@ async def idle(session: Session, _: None) -> AsyncGenerator[Response, None]:
         yield Bad("DONE was expected.")
         return
     yield Ok("Idled.")
+
+
+async def _rung(session: Session) -> bool:
+    """Whether it rang; False once nothing has for so long that the client, and what is between, should hear of us."""
+    try:
+        async with asyncio.timeout(session.services.idle_notify_s or None):
+            await session.wake.wait()
+    except TimeoutError:
+        return False
+    session.wake.clear()
+    return True
 
 
 FEATURE = Feature(("IDLE",), rfc=2177, commands=(Command("IDLE", AUTHENTICATED, Cursor.end, idle),))

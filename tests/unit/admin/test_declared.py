@@ -18,20 +18,23 @@ def test_yaml_and_json_and_the_charts_values_say_the_same() -> None:
       - {address: "@example.org", targets: [ann@example.org]}
     """
     declared = read(yaml)
-    assert declared.domains == ("example.org",)
+    assert declared.names == ("example.org",)
     assert declared.accounts[0].address == "ann@example.org"
     assert declared.accounts[0].quota == 10 << 30
     assert declared.accounts[0].secret() == "secret"
     assert declared.aliases[0].address == "@example.org"
     json = '{"provision": {"domains": ["example.org"], "accounts": [], "aliases": []}}'
-    assert read(json).domains == ("example.org",)
-    assert read("").domains == ()
+    assert read(json).names == ("example.org",)
+    assert read("").names == ()
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("domains: [a b]", "domains.0"),
+        ("domains: [{domain: a.test, policy: {heldMail: drop}}]", "domains.0.policy.heldMail"),
+        ("domains: [{domain: a.test, policy: {digest: no}}, {domain: A.test, policy: {digest: on}}]", "declared twice"),
+        ("accounts: [{address: a@b.c, recipientsPerHour: -1}]", "accounts.0.recipientsPerHour"),
         ("domain: [example.org]", "domain: Extra inputs are not permitted"),
         ("accounts: [{name: x}]", "accounts.0.address: Field required"),
         ("accounts: [{address: a@b.c, quota: much}]", "expected a size such as 10G"),

@@ -14,7 +14,7 @@ from services.admin.reconcile import Reconciler, exported
 from services.core.dkim.rotation import Rotation
 from services.core.dns import Dns
 from services.core.ids import AccountId
-from services.core.store import accounts
+from services.core.store import accounts, quarantine
 from services.core.store.engine import Store
 
 HOUSE = """
@@ -122,3 +122,33 @@ async def test_what_is_exported_changes_nothing_when_it_is_applied(run: Run, sto
     document = await exported(store)
     assert "first" not in document
     assert await run(document, prune=True) == []
+
+
+async def test_a_domains_policy_is_declared_changed_and_otherwise_left_alone(run: Run, store: Store) -> None:
+    plain = "{domains: [one.test, two.test]}"
+    held = "{domain: two.test, policy: {heldMail: accept, notifySender: true}}"
+    assert await run(plain) == ["domain one.test added", "domain two.test added"]
+    # By its name alone as well: the chart names the first domain by itself.
+    declared = f"{{domains: [one.test, two.test, {held}]}}"
+    said = ["domain two.test: held mail is accepted, senders are told at once, recipients get a digest"]
+    assert await run(declared, dry=True) == said
+    assert await run(declared) == said
+    assert await run(declared) == []
+    assert await run(plain) == []
+    policies = await quarantine.policies(store, ["one.test", "two.test"])
+    assert policies == {"one.test": quarantine.Policy(), "two.test": quarantine.Policy("accept", True, True)}
+    assert read(await exported(store)).domains[1] == read(f"{{domains: [{held}]}}").domains[0]
+    assert "domain: one.test" not in await exported(store)
+
+
+async def test_an_accounts_sending_limits_are_declared_and_exported(run: Run, store: Store) -> None:
+    await run("{domains: [a.test], accounts: [{address: a@a.test, recipientsPerHour: 5}, {address: b@a.test}]}")
+    document = await exported(store)
+    assert await run(document, prune=True) == []
+    assert await run("{accounts: [{address: a@a.test}, {address: b@a.test, recipientsPerDay: 0}]}") == [
+        "account b@a.test may send to as many as set for all an hour and any number a day"
+    ]
+    assert await run(document, prune=True) == []
+    assert await run("{accounts: [{address: a@a.test, recipientsPerHour: null}]}") == [
+        "account a@a.test may send to as many as set for all an hour and as many as set for all a day"
+    ]

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 
+import nats
 import pytest
 
 from services.contracts.v1.mail_pb2 import Changed, DirectoryChanged, Envelope, ScanRequest, Ticket, TraceEvent, Verdict
@@ -22,6 +23,8 @@ from services.core.bus import (
     work_remote,
 )
 from services.core.ids import AccountId, new_spool_id
+from services.core.line import NANOSECONDS
+from services.core.subjects import Keeping
 from tests.unit.core.conftest import NatsServer, up
 
 ALICE = AccountId(1)
@@ -60,6 +63,46 @@ async def other(nats_server: NatsServer) -> AsyncIterator[Bus]:
     await up(bus)
     yield bus
     await bus.close()
+
+
+# ---- trace context ---------------------------------------------------------------------------------------------
+
+
+async def test_an_exported_trace_is_in_a_header_for_tools_that_know_no_envelope(bus: Bus) -> None:
+    plain = await nats.connect(str(bus._url))
+    told = await plain.subscribe(changed(ALICE))
+    await plain.flush()
+    context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
+    for flag in ("01", "00"):
+        bus.publish_hint(changed(ALICE), Changed(envelope=Envelope(traceparent=context + flag), cn=7))
+    inbox = Inbox()
+    await bus.consume_work(work_local(), "delivery", Ticket, 8, inbox.take)
+    await bus.publish_work(work_local(), Ticket(envelope=Envelope(spool_id="s", traceparent=context + "01")), "s")
+    assert await inbox.holds(1) == ["s"]
+    assert (await told.next_msg(10)).headers == {"traceparent": context + "01"}
+    assert (await told.next_msg(10)).headers is None
+    await plain.close()
+
+
+# ---- how streams are kept --------------------------------------------------------------------------------------
+
+
+async def test_the_trace_is_kept_as_long_as_services_say_and_verbs_leave_it_so(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    async def kept() -> tuple[int, int]:
+        config = (await bus.api("STREAM.INFO.TRACE", {}))["config"]
+        return config["max_age"] // (86_400 * NANOSECONDS), config["max_bytes"]
+
+    for keeping, expected in (
+        (Keeping(1, 30, 2 << 30), (30, 2 << 30)),
+        (None, (30, 2 << 30)),
+        (Keeping(), (7, 1 << 30)),
+    ):
+        told = await Bus.connect(nats_server.url, "told", keeping=keeping)
+        await up(told)
+        assert await kept() == expected
+        await told.close()
 
 
 # ---- hints -----------------------------------------------------------------------------------------------------

@@ -75,8 +75,8 @@ async def test_a_platform_that_is_well(store: Store, bus: Bus, tls: Tls, server:
     # What the test database is allowed to be careless about is not careless by default.
     assert [line for line in lines if line.state is State.WRONG and " is off: " not in line.says] == []
     assert states["engines"] == [State.OK] * 3
-    # MX, SPF, no key that signs, DMARC; and a domain that nobody can look up.
-    assert states["dns"] == [State.OK, State.OK, State.NOTE, State.OK, State.NOTE]
+    # MX, SPF, DMARC, no key that signs; and a domain that nobody can look up.
+    assert states["dns"] == [State.OK, State.OK, State.OK, State.NOTE, State.NOTE]
     assert states["bus"] == states["certificate"] == [State.OK]
 
 
@@ -137,5 +137,6 @@ async def test_no_domain_is_wrong(store: Store, bus: Bus) -> None:
 async def test_names_for_tests_are_looked_up_where_a_resolver_is_set(store: Store, bus: Bus) -> None:
     async with store.begin("test") as conn:
         await accounts.create_domain(conn, "posta.test")
-    (line,) = await about("dns", house(store, bus, Settings(dns=DnsSettings(servers=("127.0.0.1:53",)))))
-    assert "posta.test does not exist" in line.says
+    sought, unsigned = await about("dns", house(store, bus, Settings(dns=DnsSettings(servers=("127.0.0.1:53",)))))
+    assert "posta.test does not exist" in sought.says
+    assert unsigned.do.startswith("`posta domain dkim posta.test` makes a pair")

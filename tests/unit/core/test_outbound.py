@@ -53,6 +53,16 @@ async def test_filters(house: House, outbound: Outbound) -> None:
     assert await addresses(outbound, Selection(("nothing",))) == []
 
 
+async def test_a_clock_that_is_set_gives_operators_nothing_that_is_being_sent(house: House, outbound: Outbound) -> None:
+    await house.accept("a@far.test")
+    await queue.claim(house.store, "pod", "far.test", Kind.FRESH, 1, 60)
+    await house.jump(2)
+
+    assert [one.state for one in await outbound.entries(Selection(), limit=9)] == ["sending"]
+    assert await outbound.retry(Selection()) == 0
+    assert await outbound.drop(Selection()) == 0
+
+
 async def test_what_is_being_sent_is_left_alone(house: House, outbound: Outbound) -> None:
     await house.accept("a@far.test")
     await house.accept("b@other.test")

@@ -1,6 +1,7 @@
 """The way in of IMAP and POP, as of SMTP: what proxies say, who is believed, who is one too many."""
 
 import asyncio
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
@@ -147,4 +148,18 @@ async def test_one_too_many_in_all() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         await reader.readuntil(b" ")
         assert await told(listener, b"") == b"full"
+        writer.close()
+
+
+async def test_what_stands_between_sees_a_silent_connection_in_use() -> None:
+    def option(level: int, name: int) -> int:
+        return int(served.get_extra_info("socket").getsockopt(level, name))
+
+    async with greeting() as listener:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        await reader.readuntil(b" ")
+        (served,) = (stream._transport for stream in listener.streams)
+        assert served is not None
+        assert option(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert option(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < 300
         writer.close()

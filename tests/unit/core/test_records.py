@@ -92,9 +92,10 @@ async def test_a_missing_dmarc_name_is_no_missing_domain() -> None:
 @pytest.mark.parametrize(
     ("keys", "shown", "expected"),
     [
-        ([], True, [("note", "`posta domain dkim here.org`")]),
+        ([], True, [("note", "`posta domain dkim here.org` makes a pair and shows its records")]),
         # Nothing is signed with it yet: it is waited for.
-        ([key("published")], True, [("note", "`posta domain dkim here.org`")]),
+        ([key("published")], True, [("note", "`posta domain dkim here.org` shows the records of those that wait")]),
+        ([key("retired")], True, [("note", "`posta domain dkim rotate here.org` makes a pair and shows its records")]),
         ([key("active"), key("published"), key("retired")], True, [("ok", "")]),
         (
             [key("active")],
@@ -108,13 +109,15 @@ async def test_the_keys_that_sign_must_be_shown(
 ) -> None:
     zone = {at: value for at, value in GOOD.items() if shown or "_domainkey" not in at[0]}
     found = [each for each in await states(zone, keys=keys) if "sign" in each.says or "DKIM" in each.says]
-    assert [(each.state, each.do.partition(",")[0]) for each in found] == expected
+    assert [(each.state, each.do.partition(";")[0] if each.state == "note" else each.do) for each in found] == expected
 
 
 @pytest.mark.parametrize(("domain", "says"), [("nowhere.org", "does not exist"), ("broken.org", "does not answer")])
 async def test_a_domain_of_which_nothing_can_be_said(domain: str, says: str) -> None:
     (record,) = await states(GOOD, domain)
     assert (record.state, says in record.says) == ("wrong", True)
+    unsigned = (await states(GOOD, domain, keys=[]))[-1]
+    assert (unsigned.state, "has no active DKIM key" in unsigned.says) == ("note", True)
 
 
 def test_names_for_tests() -> None:

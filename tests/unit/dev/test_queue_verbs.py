@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from services.core.seal import Seal
 from services.core.store.engine import Store
 from tests.unit.mxrouter.house import House
 
@@ -27,7 +29,7 @@ def house(store: Store) -> House:
 @pytest.fixture
 def posta(postgres_url: str, tmp_path: Path) -> Posta:
     def run(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        env = {name: value for name, value in os.environ.items() if not name.startswith("POSTA_")}
+        env = {name: value for name, value in os.environ.items() if name[:11] == "POSTA_SEAL_" or name[:6] != "POSTA_"}
         env |= {"POSTA_HOME": str(tmp_path), "POSTA_DATABASE_URL": postgres_url, "COLUMNS": "200"}
         return subprocess.run(
             (sys.executable, "-m", "services.dev", *words),
@@ -97,9 +99,9 @@ async def test_what_is_meant_must_be_said(house: House, posta: Posta) -> None:
 
 
 async def test_routes(house: House, posta: Posta) -> None:
-    add = ("route", "add", "relay.test", "--sender", "@Posta.Test", "--username", "us", "--password-stdin")
-    made = await said(posta, *add, stdin="s3cret\n")
-    assert made == "mail of @posta.test to all other domains goes through relay.test:587"
+    assert await said(posta, "route", "add", "Relay.test", "--sender", "@Posta.Test") == (
+        "mail of @posta.test to all other domains goes through relay.test:587"
+    )
     assert await said(posta, "route", "add", "mx", "--recipient", "direct.test") == (
         "mail of everybody to direct.test goes by MX"
     )
@@ -108,9 +110,30 @@ async def test_routes(house: House, posta: Posta) -> None:
         ("@posta.test", "", "relay.test"),
         ("", "direct.test", ""),
     ]
-    assert "s3cret" not in json.dumps(rows)
     assert "relay.test" in await said(posta, "route", "list")
     assert await refused(posta, "route", "add", "no host") == (2, "posta: 'no host' is no host name or address")
     await said(posta, "route", "remove", "--recipient", "direct.test")
     code, why = await refused(posta, "route", "remove", "--recipient", "direct.test")
     assert (code, why) == (1, "posta: there is no route from everybody to direct.test")
+
+
+async def test_passwords_of_routes(house: House, posta: Posta, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def kept() -> str:
+        ((password,),) = await house.rows("SELECT password FROM relay_routes")
+        return str(password)
+
+    add = ("route", "add", "relay.test", "--username", "us", "--password-stdin", "--json")
+    assert await refused(posta, *add, stdin="s3cret\n") == (
+        1, "posta: seal.secret is not set: without it a password would lie in the store for all to read"
+    )  # fmt: skip
+    monkeypatch.setenv("POSTA_SEAL_SECRET", "old wax")
+    assert "s3cret" not in await said(posta, *add, stdin="s3cret\n")
+    assert "s3cret" not in await said(posta, "route", "list", "--json")
+    assert "s3cret" not in await kept()
+    assert Seal(SecretStr("old wax")).open(await kept()) == "s3cret"
+
+    monkeypatch.setenv("POSTA_SEAL_SECRET", "new wax")
+    assert await refused(posta, "route", "seal") == (1, "posta: neither seal.secret nor seal.former opens it")
+    monkeypatch.setenv("POSTA_SEAL_FORMER", "old wax")
+    assert await said(posta, "route", "seal") == "1 password sealed"
+    assert Seal(SecretStr("new wax")).open(await kept()) == "s3cret"

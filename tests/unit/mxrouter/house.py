@@ -17,7 +17,10 @@ from services.core.bus import Bus
 from services.core.directory import Directory
 from services.core.ids import SpoolId, new_spool_id
 from services.core.notices import Notices
+from services.core.ownmail import OwnMail
+from services.core.seal import Seal
 from services.core.settings import Relay as Settings
+from services.core.spans import OFF, Spans
 from services.core.spool import Spool
 from services.core.store import accounts, blobs, spool
 from services.core.store.engine import Store
@@ -25,6 +28,7 @@ from services.core.telemetry import Metrics, logger
 from services.mxrouter.attempt import Attempts
 from services.mxrouter.carriage import Fate, Letter, Outcome, Route
 from services.mxrouter.destinations import Destinations
+from services.mxrouter.hold import Hold
 from services.mxrouter.keyring import Keyring
 from services.mxrouter.leases import Leases
 from services.mxrouter.outgoing import Finisher
@@ -114,6 +118,12 @@ class House:
         rows = await self.rows(f"SELECT {columns} FROM spool_recipients WHERE account_id IS NULL ORDER BY spool_id, n")
         return [row[0] if len(row) == 1 else tuple(row) for row in rows]
 
+    async def jump(self, days: float) -> None:
+        """The store's clock is set forward by so many days: all that is written down lies that much further back."""
+        for table, columns in (("spool", "received_at"), ("spool_recipients", "due_at notice_at")):
+            back = ", ".join(f"{name} = {name} - make_interval(secs => :s)" for name in columns.split())
+            await self.rows(f"UPDATE {table} SET {back}", s=days * 86400)
+
     async def age(self, hours: float) -> None:
         """Everything queued is that much older, and due."""
         await self.rows("UPDATE spool SET received_at = received_at - make_interval(secs => :s)", s=hours * 3600)
@@ -140,7 +150,15 @@ class House:
 
 @asynccontextmanager
 async def relaying(
-    house: House, bus: Bus, carrier: Script, *, pod: str = "pod", lease_s: float = 60, **settings: Any
+    house: House,
+    bus: Bus,
+    carrier: Script,
+    *,
+    pod: str = "pod",
+    lease_s: float = 60,
+    seal: Seal | None = None,
+    spans: Spans = OFF,
+    **settings: Any,
 ) -> AsyncIterator[Relay]:
     """A relay as a pod has it, which looks at the queue all the time."""
     store, log, metrics = house.store, logger("test"), Metrics("test")
@@ -151,17 +169,21 @@ async def relaying(
         monotonic, lambda limit: limit, connections=wanted.connections, per_minute=wanted.per_minute
     )
     settler = Settler(
-        store, bus, Notices(Spool(store, bus, log), directory, "mx.posta.test"), log, metrics,
+        store, bus, Notices(OwnMail(Spool(store, bus, log), directory), "mx.posta.test"), log, metrics,
         pod=pod, host="mx.posta.test", patience=Patience(timedelta(hours=4), timedelta(days=5)), chance=lambda: 0.0,
     )  # fmt: skip
     keyring = Keyring(store, bus, None, None)
     await keyring.start()
     finisher = Finisher(keyring, directory, "mx.posta.test")
-    attempts = Attempts(store, bus, carrier, finisher, settler, destinations, log, pod=pod, chance=lambda: 0.0)
+    hold = Hold(wanted.memory)
+    attempts = Attempts(
+        store, bus, carrier, finisher, settler, destinations, hold, log, pod=pod, chance=lambda: 0.0, spans=spans
+    )
     leases = Leases(store, pod, lease_s, log)
-    relay = Relay(store, bus, leases, attempts, destinations, wanted, log, metrics, pod=pod)
+    relay = Relay(store, bus, leases, attempts, destinations, wanted, seal or Seal(None), log, metrics, pod=pod)
     await relay.start()
-    tasks = [asyncio.create_task(relay.run_forever()), asyncio.create_task(leases.renew_forever())]
+    forever = (relay.run_forever(), leases.renew_forever(), leases.free_forever())
+    tasks = [asyncio.create_task(each) for each in forever]
     try:
         yield relay
     finally:

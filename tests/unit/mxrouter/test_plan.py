@@ -33,7 +33,9 @@ def decide(*outcomes: Outcome, after_h: float = 0, notify: str | None = None, se
         False,
         False,
         THEN,
+        THEN,
         "",
+        0,
         waiting,
     )
     return plan(claim, outcomes, THEN + timedelta(hours=after_h), PATIENCE, 0)

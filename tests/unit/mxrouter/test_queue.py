@@ -29,6 +29,11 @@ async def claim(
     return await queue.claim(house.store, pod, domain, kind, letters, lease_s)
 
 
+async def end_leases(house: House) -> None:
+    """As `Leases.free_forever` does with those of a pod that is dead."""
+    await queue.free(house.store, await queue.leases(house.store))
+
+
 async def postpone(house: House, one: Claim, wait_s: float, pod: str = "a") -> bool:
     later = [Postponed(r.n, r.attempts, wait_s, NOON, "450 4.2.0 Later", "mx.far.test") for r in one.recipients]
     return await queue.settle(house.store, pod, one.spool_id, sent=(), failed=(), later=later, notices=(), due_in_s=20)
@@ -84,7 +89,8 @@ async def test_of_many_claimers_each_letter_has_one(house: House, letters: int) 
 
 async def test_what_a_killed_pod_had_in_hand_comes_back(house: House) -> None:
     await house.accept("a@far.test")
-    [first] = await claim(house, pod="killed", lease_s=-1)
+    [first] = await claim(house, pod="killed")
+    await end_leases(house)
 
     assert await claim(house, kind=Kind.FRESH, pod="b") == []
     [second] = await claim(house, kind=Kind.RETRY, pod="b")
@@ -98,7 +104,8 @@ async def test_what_a_killed_pod_had_in_hand_comes_back(house: House) -> None:
 
 async def test_who_was_overtaken_still_takes_out_what_it_has_sent(house: House) -> None:
     await house.accept("a@far.test", "b@far.test")
-    [slow] = await claim(house, pod="slow", lease_s=-1)
+    [slow] = await claim(house, pod="slow")
+    await end_leases(house)
     await claim(house, kind=Kind.RETRY, pod="b")
 
     sent, failed = slow.recipients
@@ -110,10 +117,42 @@ async def test_who_was_overtaken_still_takes_out_what_it_has_sent(house: House) 
     assert await house.recipients() == ["b@far.test"]
 
 
+@pytest.mark.parametrize("days", [-3, -0.1, 0.1, 3])
+async def test_a_clock_that_jumps_gives_nobody_what_another_has_in_hand(house: House, days: float) -> None:
+    await house.accept("a@far.test")
+    [one] = await claim(house)
+    await house.jump(days)
+
+    assert await claim(house, kind=Kind.RETRY, pod="b") == []
+    assert await queue.hasten(house.store, 5 * 3600, 1) == 0
+
+    [seen] = await queue.leases(house.store)
+    await queue.renew(house.store, "a", [(one.spool_id, 0, 1)], LEASE_S)
+    assert await queue.free(house.store, [seen]) == 0, "it has been renewed since it was seen"
+    assert await claim(house, kind=Kind.RETRY, pod="b") == []
+    assert await postpone(house, one, 600)
+
+
+async def test_what_was_to_wait_does_not_wait_for_the_old_time(house: House) -> None:
+    for number in range(20):
+        await house.accept(f"a{number}@far.test")
+    for one in await claim(house, letters=20):
+        await postpone(house, one, 3600)
+    assert await queue.hasten(house.store, 5 * 3600, 600) == 0
+    await house.jump(-2)
+
+    assert await queue.hasten(house.store, 5 * 3600, 600) == 20
+
+    waits = [row[0] for row in await house.rows("SELECT extract(epoch FROM due_at - now()) FROM spool_recipients")]
+    assert max(waits) <= 600
+    assert max(waits) - min(waits) > 60, "not all at once"
+
+
 async def test_a_lease_is_renewed_as_long_as_it_is_ours(house: House) -> None:
     await house.accept("a@far.test")
     await house.accept("b@far.test")
     one, other = await claim(house, lease_s=-1)
+    await queue.free(house.store, (await queue.leases(house.store))[:1])
     await claim(house, kind=Kind.RETRY, pod="b", letters=1)
     held = [(c.spool_id, r.n, r.attempts) for c in (one, other) for r in c.recipients]
 

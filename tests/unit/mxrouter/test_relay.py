@@ -6,6 +6,7 @@ import asyncio
 import re
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from services.contracts.v1.mail_pb2 import RelayDestination, Ticket
@@ -13,6 +14,8 @@ from services.core.bus import Bus, work_remote
 from services.core.dkim.rotation import Rotation
 from services.core.dns import Dns
 from services.core.outbound import Outbound
+from services.core.seal import Seal
+from services.core.spans import Span, Spans
 from services.core.store import accounts, routes
 from services.core.store.queued import Selection
 from services.core.store.spool import Recipient
@@ -20,6 +23,8 @@ from services.core.subjects import relay_destination, trace
 from services.mxrouter.carriage import Letter, Outcome, Route
 from tests.unit.core.conftest import NatsServer, up
 from tests.unit.mxrouter.house import DEAD, FAILED, LATER, SENT, House, Script, relaying, until
+
+WAX = Seal(SecretStr("sealing wax"))
 
 
 @pytest.fixture
@@ -47,6 +52,25 @@ async def test_a_message_goes_out_and_leaves_nothing(house: House, bus: Bus, car
     said = "250 2.0.0 Queued, by mx.far.test"
     await until(lambda: _told(bus, spool_id, 3))
     assert await steps(bus, spool_id) == [("relayed", f"{who}.test", said) for who in ("b@far", "c@far", "d@else")]
+
+
+async def test_each_attempt_is_a_step_of_the_messages_trace(house: House, bus: Bus, carrier: Script) -> None:
+    kept: list[Span] = []
+    door, carrier.says["far.test"] = Spans(kept.append).begin(), LATER
+    await house.accept("b@far.test", traceparent=door.traceparent)
+    async with relaying(house, bus, carrier, spans=Spans(kept.append)):
+        await until(lambda: _tried(kept, 1))
+        carrier.says.clear()
+        await house.age(1)
+        await until(lambda: _tried(kept, 2))
+    assert [(each.name, each.parent, each.trace.trace_id) for each in kept] == [
+        ("relay attempt", door.span_id, door.trace_id)
+    ] * 2
+    assert [each.facts["smtp.code"] for each in kept] == [LATER.code, SENT.code]
+
+
+async def _tried(kept: list[Span], times: int) -> bool:
+    return len(kept) == times
 
 
 async def _told(bus: Bus, spool_id: str, count: int) -> bool:
@@ -316,11 +340,11 @@ async def test_a_drain_finishes_the_letter_and_gives_back_the_rest(house: House,
 
 async def test_an_operators_rules_decide_the_way(house: House, bus: Bus, carrier: Script) -> None:
     async with house.store.begin("test") as conn:
-        await routes.put(conn, routes.rule("relay.test", sender="@posta.test", username="us", password="pw"))
-        await routes.put(conn, routes.rule("", recipient="direct.test"))
+        await routes.put(conn, routes.rule("relay.test", sender="@posta.test", username="us", password="pw"), WAX)
+        await routes.put(conn, routes.rule("", recipient="direct.test"), WAX)
     await house.accept("b@far.test", "c@direct.test")
     await house.accept("d@far.test", sender="x@elsewhere.test")
-    async with relaying(house, bus, carrier):
+    async with relaying(house, bus, carrier, seal=WAX):
         await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
     ways = {letter.addressees[0].address: route.smarthost for route, letter in carrier.carried}
     assert ways["c@direct.test"] is None
@@ -328,6 +352,39 @@ async def test_an_operators_rules_decide_the_way(house: House, bus: Bus, carrier
     found = ways["b@far.test"]
     assert found is not None
     assert (found.host, found.port, found.username, found.password) == ("relay.test", 587, "us", "pw")
+
+
+@pytest.mark.parametrize("seal", [Seal(None), Seal(SecretStr("another"))])
+async def test_mail_for_a_smarthost_whose_password_cannot_be_opened_waits(
+    house: House, bus: Bus, carrier: Script, seal: Seal
+) -> None:
+    async with house.store.begin("test") as conn:
+        await routes.put(conn, routes.rule("relay.test", recipient="far.test", username="us", password="pw"), WAX)
+    await house.accept("b@far.test")
+    await house.accept("c@other.test")
+    async with relaying(house, bus, carrier, seal=seal):
+        left = "SELECT 1 FROM spool_recipients HAVING count(*) = 1 AND count(last_reply) = 1"
+        await until(lambda: house.rows(left))
+    assert carrier.to("other.test")
+    assert await house.recipients("last_reply") == ["451 4.3.5 The password for that relay cannot be opened"]
+    assert not carrier.to("far.test")
+
+
+async def test_a_password_of_before_there_was_a_seal_opens_as_it_is(house: House, bus: Bus, carrier: Script) -> None:
+    await house.rows(
+        "INSERT INTO relay_routes (sender, recipient, host, port, implicit_tls, username, password)"
+        " VALUES ('', '', 'relay.test', 587, false, 'us', 'pw')"
+    )
+    await house.accept("b@far.test")
+    async with relaying(house, bus, carrier, seal=WAX):
+        await until(lambda: carrier.carried)
+    ((route, _),) = carrier.carried
+    assert route.smarthost is not None
+    assert route.smarthost.password == "pw"
+    async with house.store.begin("test") as conn:
+        assert await routes.reseal(conn, WAX) == 1
+        (rule,) = await routes.every(conn)
+    assert WAX.holds(rule.password or "")
 
 
 async def test_what_leaves_is_signed_or_sent_in_the_name_of_who_forwards(

@@ -121,6 +121,34 @@ async def test_what_dnssec_proves() -> None:
     assert not host.authentic
 
 
+class Unsigned(Paper):
+    """A signed zone whose host is an alias of one that nobody signed; `question` about it has no answer."""
+
+    def __init__(self, question: str = "") -> None:
+        super().__init__(
+            {"a.test MX": ["10 mx.a.test."], "mx.a.test A": ["192.0.2.1"], "mx.a.test CNAME": ["one.test."]}
+        )
+        self.question = question
+
+    async def query(self, name: str, kind: str) -> Answer:
+        if kind == self.question:
+            raise DnsUnavailable(name)
+        answer = await super().query(name, kind)
+        return answer._replace(
+            authenticated=kind in ("MX", "CNAME"), name="one.test" if kind in ("A", "AAAA") else name
+        )
+
+
+async def test_an_alias_is_proven_by_its_own_zone_alone() -> None:
+    (host,) = await Resolver(Unsigned(), ()).mx("a.test")
+    assert (host.authentic, host.bases) == (False, ("mx.a.test",))
+
+    # Who keeps the proof from us shall not have us do without it.
+    with pytest.raises(Unroutable) as caught:
+        await Resolver(Unsigned("CNAME"), ()).mx("a.test")
+    assert not caught.value.permanent
+
+
 async def test_a_zone_cannot_make_us_ask_without_end() -> None:
     records = {"a.test MX": [f"{n} h{n}.test." for n in range(500)]}
     records |= {f"h{n}.test A": [f"192.0.2.{m}" for m in range(200)] for n in range(500)}

@@ -98,15 +98,42 @@ async def test_dane_records_of_other_kinds_ask_for_tls_alone(world: World) -> No
     assert world.results == [("tlsa", "successful"), ("tlsa", "tlsa-invalid")]
 
 
-@pytest.mark.parametrize("zone", [ZONE, SIGNED.replace("mx IN A 127.0.0.2", "mx IN CNAME host.unsigned.test.")])
+@pytest.mark.parametrize("zone", [ZONE, SIGNED.replace("10 mx", "10 mx.unsigned.test.")])
 async def test_dane_believes_nothing_that_dnssec_does_not_prove(world: World, zone: str) -> None:
     _, tls = world.certificate(MX)
     await world.host("127.0.0.2", lambda caller: caller.take(tls=tls))
-    world.zone("unsigned.test", "host IN A 127.0.0.2\n")
+    world.zone("unsigned.test", "mx IN CNAME host\nhost IN A 127.0.0.2\n")
     world.zone("remote.test", zone + tlsa(world, "3 1 1 " + "00" * 32))
 
     assert (await carry(world)).fate is Fate.SENT
     assert world.results == [("no-policy-found", "successful")]
+
+
+@pytest.mark.parametrize(
+    ("signed", "at", "policy"),
+    [
+        (True, ("host.other.test",), "tlsa"),
+        (True, ("host.other.test", MX), "tlsa"),
+        (True, (MX,), "tlsa"),
+        (False, (MX,), "tlsa"),
+        (False, ("host.other.test",), "no-policy-found"),
+    ],
+)
+async def test_a_host_that_is_an_alias(world: World, signed: bool, at: tuple[str, ...], policy: str) -> None:
+    """RFC 7672 2.2.2: records are looked for where the alias leads, if all is signed, then at the alias itself."""
+    files, tls = world.certificate(at[0])
+    await world.host("127.0.0.2", lambda caller: caller.take(tls=tls))
+    wrong = "3 1 1 " + "00" * 32
+    records = tlsa(world, "2 1 1 " + spki(files.ca), name=at[0]) + tlsa(
+        world, wrong, name=at[1] if at[1:] else "x.test"
+    )
+    ours = "".join(line + "\n" for line in records.splitlines() if ".remote.test." in line)
+    theirs = "".join(line + "\n" for line in records.splitlines() if ".other.test." in line)
+    world.zone("other.test", (";posta: signed\n" if signed else "") + "host IN A 127.0.0.2\n" + theirs)
+    world.zone("remote.test", SIGNED.replace("mx IN A 127.0.0.2", "mx IN CNAME host.other.test.") + ours)
+
+    assert (await carry(world)).fate is Fate.SENT
+    assert world.results == [(policy, "successful")]
 
 
 async def test_a_tlsa_question_that_fails_is_not_a_no(world: World) -> None:

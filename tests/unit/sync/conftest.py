@@ -12,15 +12,17 @@ from pydantic import SecretStr
 from services.core.bus import Bus
 from services.core.dns import Dns
 from services.core.review import Review
+from services.core.seal import Seal
 from services.core.settings import Settings, Sync
 from services.core.spool import Spool
 from services.core.store.engine import Store
 from services.core.telemetry import logger
-from services.sync import admin, autoconfig, checkup, quarantine, review, signing
+from services.sync import admin, autoconfig, checkup, outbound, quarantine, review, signing
 from services.sync.app import application
 from services.sync.doors import doors
 
 TOKEN = "s3cret-token"
+SEAL = SecretStr("sealing wax")
 SETTINGS = Sync(public_hostname="mail.posta.test", imap_tls_port=2993, imap_port=2143, pop_port=0, submission_port=2587)
 
 
@@ -32,12 +34,15 @@ async def no_bus() -> AsyncIterator[Bus]:
     await bus.close()
 
 
-def make(store: Store, bus: Bus, token: str | None = TOKEN, resolver: Callable[[], Dns] = Dns) -> FastAPI:
+def make(
+    store: Store, bus: Bus, token: str | None = TOKEN, resolver: Callable[[], Dns] = Dns, seal: SecretStr | None = SEAL
+) -> FastAPI:
     held = Review(store, bus, Spool(store, bus, logger("test")), service="sync", host="sync.test")
     secret, keys = SecretStr(token) if token else None, signing.keys(resolver, None)
+    parts = (checkup.doctor(resolver, Settings()), quarantine.part(held), outbound.routes_part(Seal(seal)))
     return application(
         (
-            admin.router(store, bus, secret, keys, checkup.doctor(resolver, Settings()), quarantine.part(held)),
+            admin.router(store, bus, secret, keys, *parts),
             review.router(store, held),
             autoconfig.router(doors(SETTINGS, "localhost")),
         )

@@ -74,10 +74,20 @@ async def test_a_routes_life(client: httpx.AsyncClient) -> None:
             "username": "us",
         }
     ]
+    assert (await client.post(f"{API}/routes/seal")).json() == {"routes": 0}
     problem(await client.post(f"{API}/routes", json={"host": "no host"}), 422)
     problem(await client.post(f"{API}/routes", json={"host": "h.test", "port": 0}), 422)
     assert (await client.delete(f"{API}/routes", params={"recipient": "far.test"})).status_code == 204
     problem(await client.delete(f"{API}/routes", params={"recipient": "far.test"}), 404)
+
+
+async def test_a_password_is_not_kept_where_there_is_no_seal(store: Store, no_bus: Bus, house: House) -> None:
+    async with client_of(make(store, no_bus, seal=None)) as client:
+        login = {"host": "relay.test", "username": "us", "password": "s3cret"}
+        said = problem(await client.post(f"{API}/routes", json=login), 409)
+        assert "seal.secret is not set" in said["detail"]
+        assert (await client.post(f"{API}/routes", json={"host": "open.test"})).status_code == 201
+    assert await house.rows("SELECT host, password FROM relay_routes") == [("open.test", "")]
 
 
 async def test_strangers_see_nothing(store: Store, no_bus: Bus) -> None:

@@ -77,13 +77,13 @@ async def test_what_is_held_is_known_whole(store: Store) -> None:
 
 async def test_octets_stay_while_they_are_held(store: Store) -> None:
     name = await hold(store, *await both(store))
-    assert await blobs.sweep(store, older_than_s=-1) == 0
+    assert await blobs.unnamed(store, older_than_s=-1) == []
     await quarantine.delete(store, name)
     async with store.begin("test") as conn:
         await conn.execute(text("UPDATE quarantine_recipients SET settled_at = now() - interval '2 days'"))
     await upkeep.forget(store)
     assert await quarantine.find(store, settled=True) == []
-    assert await blobs.sweep(store, older_than_s=-1) == 1
+    assert await blobs.sweep(store, await blobs.unnamed(store, older_than_s=-1), older_than_s=-1) == 1
 
 
 async def test_a_release_is_mail_on_its_way(store: Store) -> None:

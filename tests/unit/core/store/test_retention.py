@@ -37,7 +37,7 @@ async def test_an_old_tombstone_takes_the_message_with_it_unless_a_copy_lives(st
 
     subjects = await _row(store, "SELECT array_agg(subject ORDER BY subject) FROM objects")
     assert subjects == (["copied", "kept"],)
-    assert await blobs.sweep(store, older_than_s=-1) == 1
+    assert await blobs.sweep(store, await blobs.unnamed(store, older_than_s=-1), older_than_s=-1) == 1
     assert await _row(store, "SELECT count(*) FROM blobs") == (2,)
 
 

@@ -52,6 +52,17 @@ async def test_the_day_has_a_limit_of_its_own(store: Store) -> None:
     assert await fits(store, bob, 1, limits=Limits(3, 5)) == [True]
 
 
+async def test_a_clock_that_was_set_back_makes_no_hour_last_for_days(store: Store) -> None:
+    bob = await somebody(store)
+    await fits(store, bob, 10, limits=Limits(10, 10))
+    for _ in range(3):
+        await sending.bad(store, bob)
+    for column in ("hour_at", "day_at", "bad_at"):
+        await age(store, column, timedelta(days=-3))
+    assert await fits(store, bob, 10, 1, limits=Limits(10, 10)) == [True, False]
+    assert await sending.bad(store, bob) == 1
+
+
 async def test_what_was_put_off_is_remembered_as_tried_alone(store: Store) -> None:
     bob = await somebody(store)
     await fits(store, bob, 100, limits=Limits(10, 0))

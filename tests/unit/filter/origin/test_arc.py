@@ -6,9 +6,9 @@ from collections.abc import Mapping
 import dkim as dkimpy
 import pytest
 
+from services.core.dkim.canonical import Bodies
 from services.core.mime.structure import parse
 from services.filter.origin import arc, dkim
-from services.filter.origin.canonical import Bodies
 from services.filter.origin.results import Result
 from tests.unit.filter.origin.zone import DEAD, Signer, Zone
 
@@ -42,7 +42,7 @@ async def outcome(octets: bytes, zone: Mapping[str, list[str]] = ZONE) -> arc.Ou
         return arc.Outcome(Result.FAIL, str(error))
     names = {name for each in sets for name in (each.signature.key_name, each.sealed.key_name)}
     keys = {name: await dkim.fetch(Zone(zone), name) for name in names}
-    return arc.verify(octets, fields, Bodies(octets[message.root.body_start :]), sets, keys)
+    return arc.verify(octets, fields, Bodies(octets, message.root.body_start), sets, keys)
 
 
 def theirs(octets: bytes) -> str:

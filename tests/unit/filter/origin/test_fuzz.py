@@ -6,9 +6,9 @@ from ipaddress import ip_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.core.dkim.canonical import Bodies
 from services.core.mime.structure import parse as parse_message
-from services.filter.origin import arc, canonical, dkim, dmarc, key, signature, spf, spf_macros, spf_record, tags
-from services.filter.origin.canonical import Bodies
+from services.filter.origin import arc, covered, dkim, dmarc, key, signature, spf, spf_macros, spf_record, tags
 from services.filter.origin.results import Result
 from tests.unit.filter.origin.zone import Zone
 
@@ -55,10 +55,10 @@ def test_messages(fields: list[tuple[str, str]], body: bytes) -> None:
     octets = "".join(f"{name}: {text}\r\n" for name, text in fields).encode() + b"\r\n" + body
     message = parse_message(octets)
     found = message.root.fields
-    bodies = Bodies(octets[message.root.body_start :])
+    bodies = Bodies(octets, message.root.body_start)
     for one in dkim.signatures(octets, found):
         dkim.verify(octets, found, bodies, one, dkim.Outcome(Result.TEMPERROR, ""), 0)
-        canonical.unsigned(octets, one.field, "relaxed")
+        covered.unsigned(octets, one.field, "relaxed")
     with suppress(arc.BadChain):
         arc.chain(octets, found)
     assert all(name.isascii() for name in dmarc.authors(octets, found).domains)
