@@ -225,7 +225,7 @@ SELECT (SELECT count(*) FROM moved), EXISTS (
 """
 _SOON = """
 r.account_id IS NULL AND NOT r.held AND r.attempts > 0 AND r.due_at <= now() + make_interval(secs => $2)
-  AND (r.leased_by IS NULL OR r.due_at <= now()) AND r.notice_at > now()
+  AND r.leased_by IS NULL AND r.notice_at > now()
 """
 _PUT_OFF_OF = {
     Kind.FRESH: _PUT_OFF.format(off=_FRESH.format("r"), due=_FRESH.format("r"), told="false"),

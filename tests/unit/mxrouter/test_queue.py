@@ -231,9 +231,9 @@ async def test_a_dead_domain_is_put_off_at_once(house: House) -> None:
     assert found.count(("dead.test", 1, "450 4.4.1 dead", True, True)) == 4
     assert found.count(("dead.test", 1, None, False, False)) == 1
     assert await queue.due(house.store, Kind.FRESH, 10) == ["far.test"]
-    # Those whose sender must be told are left for a closer look, as is the one whose lease has run out untried.
+    # Those whose sender must be told are left for a closer look.
     await house.age(0)
-    assert await put_off(house, Kind.RETRY) == PutOff(4, more=False, told=True)
+    assert await put_off(house, Kind.RETRY) == PutOff(4, more=False, told=False)
     await house.age(2)
     assert await put_off(house, Kind.RETRY) == PutOff(0, more=False, told=True)
 
