@@ -91,7 +91,7 @@ class Attempts:
 
     async def _with_room(self, claim: Claim, route: Route, name: str) -> None:
         began_ns = self._spans.now()
-        octets = claim.prefix + (await blobs.read(self._store, [claim.blob_id]))[claim.blob_id]
+        octets = claim.prefix + await self._content(claim)
         try:
             letters = await self._letters(claim, octets)
         except KeyUnusable as error:
@@ -112,6 +112,11 @@ class Attempts:
         await self._settler.settle(claim, final, octets)
         facts: Facts = {"posta.spool_id": claim.spool_id, "posta.destination": name, "smtp.code": final[0].code}
         self._spans.step(claim.traceparent, "relay attempt", began_ns, facts)
+
+    async def _content(self, claim: Claim) -> bytes:
+        if claim.content is not None:
+            return claim.content
+        return (await blobs.read(self._store, [claim.blob_id]))[claim.blob_id]
 
     async def _letters(self, claim: Claim, octets: bytes) -> list[tuple[list[Waiting], Letter]]:
         """All that is to be carried, ready before any of it is: what the store cannot give stops it here.
@@ -153,6 +158,9 @@ class Attempts:
     def _learn(self, name: str, outcomes: list[Outcome]) -> None:
         """Remember what this says of the destination, and tell the other pods where it is news."""
         bad = next((outcome for outcome in outcomes if outcome.unreachable), None)
+        if bad is not None and self._destinations.down(name) is not None:
+            # Whatever else was on its way when it fell has met the same end: one event, not as many failures.
+            return
         if bad is not None:
             failures = self._destinations.failures(name) + 1
             wait_s = probe_wait_s(failures, self._chance())

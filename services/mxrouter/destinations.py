@@ -61,8 +61,8 @@ class Destinations:
         known = self._known.get(name)
         if known is None:
             return True
-        # After a failure one goes ahead and looks; the others follow when it has been let in.
-        limit = 1 if known.failures else self._share(self._connections)
+        # To a stranger, as after a failure, one goes ahead and looks; the others follow when it has been let in.
+        limit = self._share(self._connections) if self._lives(known) else 1
         return known.visits < limit and self.may_send(name)
 
     def may_send(self, name: str) -> bool:

@@ -63,6 +63,7 @@ class Claim(NamedTuple):
     traceparent: str
     size: int  # octets of prefix + blob
     recipients: tuple[Waiting, ...]
+    content: bytes | None = None  # of the blob, where it is small enough to come along
 
 
 class Postponed(NamedTuple):
@@ -74,6 +75,14 @@ class Postponed(NamedTuple):
     notice_at: datetime
     reply: str
     host: str
+
+
+class PutOff(NamedTuple):
+    """How many were made to wait, whether there may be more, and whether some are left whose senders must be told."""
+
+    recipients: int
+    more: bool
+    told: bool
 
 
 class Lease(NamedTuple):
@@ -113,15 +122,18 @@ GROUP BY r.domain ORDER BY min(r.due_at) LIMIT $3
 _DUE_OF = {kind: _DUE.format(due=due.format("r")) for kind, due in _KINDS.items()}
 
 # The head of a letter is its first recipient that can be leased: of two claimers, one has it and the other passes on.
+# The others of a letter are found by its id: IS NOT DISTINCT FROM keeps the planner from reading, for each letter, all
+# that waits for the domain, which it takes for little when it has not counted of late.
 _CLAIM = """
 WITH heads AS (
   SELECT r.spool_id FROM spool_recipients r
   WHERE r.domain = $1 AND {due_r} AND NOT EXISTS (
-    SELECT FROM spool_recipients e WHERE e.spool_id = r.spool_id AND e.n < r.n AND e.domain = $1 AND {due_e})
+    SELECT FROM spool_recipients e WHERE e.spool_id = r.spool_id AND e.n < r.n
+      AND e.domain IS NOT DISTINCT FROM $1 AND {due_e})
   ORDER BY r.due_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), free AS (
   SELECT r.spool_id, r.n FROM spool_recipients r JOIN heads USING (spool_id)
-  WHERE r.domain = $1 AND {due_r} FOR UPDATE OF r SKIP LOCKED
+  WHERE r.domain IS NOT DISTINCT FROM $1 AND {due_r} FOR UPDATE OF r SKIP LOCKED
 ), numbered AS (
   SELECT spool_id, n, row_number() OVER (PARTITION BY spool_id ORDER BY n) AS place FROM free
 ), taken AS (
@@ -132,14 +144,17 @@ WITH heads AS (
 )
 SELECT s.spool_id, $1, s.blob_id, s.prefix, s.sender, s.sender_account_id, s.door, s.ret, s.envid, s.smtputf8,
   s.requiretls, s.received_at, now(), s.traceparent, s.size,
-  t.n, t.address, t.notify, t.orcpt, t.attempts, t.notice_at, t.doomed, t.forwarded_by
-FROM taken t JOIN spool s USING (spool_id) ORDER BY s.spool_id, t.n
+  t.n, t.address, t.notify, t.orcpt, t.attempts, t.notice_at, t.doomed, t.forwarded_by,
+  CASE WHEN s.size <= $6 AND row_number() OVER (PARTITION BY s.spool_id ORDER BY t.n) = 1 THEN b.content END
+FROM taken t JOIN spool s USING (spool_id) LEFT JOIN blobs b USING (blob_id) ORDER BY s.spool_id, t.n
 """
 _CLAIM_OF = {kind: _CLAIM.format(due_r=due.format("r"), due_e=due.format("e")) for kind, due in _KINDS.items()}
 _OF_LETTER = 15
 # RFC 5321 4.5.3.1.8: a server takes at least a hundred. The others of the letter follow when these are settled, so what
 # a killed pod leaves behind is no more than that.
 _RECIPIENTS_AT_ONCE = 100
+# Octets of a message that comes with its claim, which saves a statement; more would be memory that nobody has allowed.
+_ALONG = 8 * 1024
 
 _RENEW = """
 UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $5)
@@ -193,22 +208,30 @@ FROM unnest($3::integer[], $4::integer[], $5::float8[], $6::timestamptz[], $7::t
 WHERE r.spool_id = $1 AND r.leased_by = $2 AND r.n = l.n AND r.attempts = l.attempts RETURNING r.n
 """
 
-# Without a look at each message: those whose sender must be told something are left to be claimed.
+# Without a look at each message: those whose sender must be told something are left to be claimed. Who would come due
+# while nobody can be reached there goes with those who are due, or each of them would cost a statement of its own.
 _PUT_OFF = """
 WITH off AS (
-  SELECT r.spool_id, r.n FROM spool_recipients r WHERE r.domain = $1 AND r.doomed IS NULL AND {due}
+  SELECT r.spool_id, r.n FROM spool_recipients r WHERE r.domain = $1 AND r.doomed IS NULL AND {off}
   LIMIT $6 FOR UPDATE SKIP LOCKED
+), moved AS (
+  UPDATE spool_recipients r SET attempts = r.attempts + (r.due_at <= now() OR r.attempts = 0)::int, leased_by = NULL,
+    last_reply = $4, last_host = $5, due_at = now() + make_interval(secs => $2 * (1 + random() / 2)),
+    notice_at = CASE WHEN r.attempts = 0 THEN s.received_at + make_interval(secs => $3) ELSE r.notice_at END
+  FROM off JOIN spool s USING (spool_id) WHERE r.spool_id = off.spool_id AND r.n = off.n RETURNING 1
 )
-UPDATE spool_recipients r SET attempts = r.attempts + 1, leased_by = NULL, last_reply = $4, last_host = $5,
-  due_at = now() + make_interval(secs => $2 * (1 + random() / 2)),
-  notice_at = CASE WHEN r.attempts = 0 THEN s.received_at + make_interval(secs => $3) ELSE r.notice_at END
-FROM off JOIN spool s USING (spool_id) WHERE r.spool_id = off.spool_id AND r.n = off.n
+SELECT (SELECT count(*) FROM moved), EXISTS (
+  SELECT FROM spool_recipients r WHERE r.domain = $1 AND {due} AND (r.doomed IS NOT NULL OR {told}))
+"""
+_SOON = """
+r.account_id IS NULL AND NOT r.held AND r.attempts > 0 AND r.due_at <= now() + make_interval(secs => $2)
+  AND r.leased_by IS NULL AND r.notice_at > now()
 """
 _PUT_OFF_OF = {
-    Kind.FRESH: _PUT_OFF.format(due=_FRESH.format("r")),
-    Kind.RETRY: _PUT_OFF.format(due=_RETRY.format("r") + " AND r.notice_at > now()"),
+    Kind.FRESH: _PUT_OFF.format(off=_FRESH.format("r"), due=_FRESH.format("r"), told="false"),
+    Kind.RETRY: _PUT_OFF.format(off=_SOON, due=_RETRY.format("r"), told="r.notice_at <= now()"),
 }
-_AT_ONCE = 20_000
+_AT_ONCE = 20_000  # so that nothing waits long for it
 
 # Spool ids sort by time, so the smallest one is the oldest.
 _DEPTH = """
@@ -238,11 +261,13 @@ async def due(
 async def claim(store: Store, pod: str, domain: str, kind: Kind, letters: int, lease_s: float) -> list[Claim]:
     """Lease up to so many letters for that domain to `pod`; what others have in hand is passed over."""
     async with store.driver("relay.claim") as conn:
-        rows = await conn.fetch(_CLAIM_OF[kind], domain, letters, pod, lease_s, _RECIPIENTS_AT_ONCE)
-    return [
-        Claim._make((*letter, tuple(Waiting._make(row[_OF_LETTER:]) for row in several)))
-        for letter, several in groupby(map(tuple, rows), key=lambda row: row[:_OF_LETTER])
-    ]
+        rows = await conn.fetch(_CLAIM_OF[kind], domain, letters, pod, lease_s, _RECIPIENTS_AT_ONCE, _ALONG)
+    claims = []
+    for letter, several in groupby(map(tuple, rows), key=lambda row: row[:_OF_LETTER]):
+        recipients = list(several)
+        waiting = tuple(Waiting._make(row[_OF_LETTER:-1]) for row in recipients)
+        claims.append(Claim._make((*letter, waiting, recipients[0][-1])))
+    return claims
 
 
 async def renew(store: Store, pod: str, held: Sequence[tuple[SpoolId, int, int]], lease_s: float) -> None:
@@ -320,14 +345,14 @@ async def settle(
 
 async def put_off(
     store: Store, domain: str, kind: Kind, *, wait_s: float, warn_after_s: float, reply: str, host: str
-) -> int:
-    """Let everything that is due for a domain wait, spread over half as long again: nobody can be reached there.
+) -> PutOff:
+    """Let everything for a domain wait that would be tried within `wait_s`: nobody can be reached there.
 
-    One statement, whatever their number; 20,000 at most, so that nothing waits long for it. How many they were.
+    One statement, whatever their number, that spreads them over half as long again.
     """
     async with store.driver("relay.put_off") as conn:
-        done = await conn.execute(_PUT_OFF_OF[kind], domain, wait_s, warn_after_s, reply, host, _AT_ONCE)
-    return _count(done)
+        ((count, told),) = await conn.fetch(_PUT_OFF_OF[kind], domain, wait_s, warn_after_s, reply, host, _AT_ONCE)
+    return PutOff(count, count == _AT_ONCE, told)
 
 
 async def depth(store: Store) -> list[Depth]:

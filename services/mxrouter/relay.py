@@ -224,10 +224,11 @@ class Relay:
         """Let all of the domain wait, most of them by one statement; False when that is done."""
         reply, host = said(down.outcome), down.outcome.host
         warn_s = self._settings.warn_after_s
-        if await queue.put_off(
+        done = await queue.put_off(
             self._store, domain, kind, wait_s=down.wait_s, warn_after_s=warn_s, reply=reply, host=host
-        ):
-            return True
+        )
+        if not done.told:
+            return done.more
         # Who is left is to be warned, or given up.
         claims = await self._leases.claim(domain, kind, _NOTICES_AT_ONCE)
         try:
@@ -236,7 +237,7 @@ class Relay:
                 self._leases.settled([claim])
         finally:
             self._leases.settled(claims)
-        return bool(claims)
+        return done.more or bool(claims)
 
     # ---- what is heard -----------------------------------------------------------------------------------------
 

@@ -27,12 +27,21 @@ def known(clock: Clock, connections: int = 4, per_minute: int = 0, pods: int = 1
 
 def test_so_many_visits_at_once() -> None:
     found = known(Clock(), connections=2)
+    found.stood("far.test")
     for _ in range(2):
         assert found.open("far.test")
         found.enter("far.test")
     assert not found.open("far.test")
     assert found.open("other.test")
     found.leave("far.test")
+    assert found.open("far.test")
+
+
+def test_a_stranger_is_visited_by_one_until_it_has_answered() -> None:
+    found = known(Clock())
+    found.enter("far.test")
+    assert not found.open("far.test")
+    found.stood("far.test")
     assert found.open("far.test")
 
 

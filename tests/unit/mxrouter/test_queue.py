@@ -11,7 +11,7 @@ import pytest
 from services.core.ids import BlobId, SpoolId
 from services.core.store.spool import Entry, Recipient
 from services.mxrouter import queue
-from services.mxrouter.queue import Claim, Kind, Postponed
+from services.mxrouter.queue import Claim, Kind, Postponed, PutOff
 from tests.unit.mxrouter.house import House
 
 LEASE_S = 60.0
@@ -37,6 +37,11 @@ async def end_leases(house: House) -> None:
 async def postpone(house: House, one: Claim, wait_s: float, pod: str = "a") -> bool:
     later = [Postponed(r.n, r.attempts, wait_s, NOON, "450 4.2.0 Later", "mx.far.test") for r in one.recipients]
     return await queue.settle(house.store, pod, one.spool_id, sent=(), failed=(), later=later, notices=(), due_in_s=20)
+
+
+async def put_off(house: House, kind: Kind) -> PutOff:
+    reply = "450 4.4.1 dead"
+    return await queue.put_off(house.store, "dead.test", kind, wait_s=600, warn_after_s=3600, reply=reply, host="")
 
 
 def addresses(claims: list[Claim]) -> list[str]:
@@ -220,22 +225,53 @@ async def test_a_dead_domain_is_put_off_at_once(house: House) -> None:
     await house.accept("b@far.test")
     await claim(house, "dead.test", letters=1)  # in hand: not to be touched
 
-    async def put_off(kind: Kind) -> int:
-        return await queue.put_off(
-            house.store, "dead.test", kind, wait_s=600, warn_after_s=3600, reply="450 4.4.1 dead", host=""
-        )
-
-    assert await put_off(Kind.FRESH) == 4
-    assert await put_off(Kind.FRESH) == 0
+    assert await put_off(house, Kind.FRESH) == PutOff(4, more=False, told=False)
+    assert await put_off(house, Kind.FRESH) == PutOff(0, more=False, told=False)
     found = await house.recipients("domain, attempts, last_reply, due_at > now() + interval '9 min', notice_at > now()")
     assert found.count(("dead.test", 1, "450 4.4.1 dead", True, True)) == 4
     assert found.count(("dead.test", 1, None, False, False)) == 1
     assert await queue.due(house.store, Kind.FRESH, 10) == ["far.test"]
     # Those whose sender must be told are left for a closer look.
     await house.age(0)
-    assert await put_off(Kind.RETRY) == 4
+    assert await put_off(house, Kind.RETRY) == PutOff(4, more=False, told=False)
     await house.age(2)
-    assert await put_off(Kind.RETRY) == 0
+    assert await put_off(house, Kind.RETRY) == PutOff(0, more=False, told=True)
+
+
+async def test_who_would_come_due_at_a_dead_domain_is_put_off_with_those_who_are(house: House) -> None:
+    """One by one they would cost a statement each, as often as their number, for as long as the domain is dead."""
+    for who, wait_s in {"due": -1, "soon": 540, "late": 660}.items():
+        await house.accept(f"{who}@dead.test")
+        await house.rows(
+            "UPDATE spool_recipients SET attempts = 3, due_at = now() + make_interval(secs => :wait_s),"
+            " notice_at = now() + interval '1 day' WHERE address = :address",
+            wait_s=wait_s,
+            address=f"{who}@dead.test",
+        )
+    await house.accept("hand@dead.test")
+    await claim(house, "dead.test")  # its lease ends in a minute: that is no appointment
+
+    assert await put_off(house, Kind.RETRY) == PutOff(2, more=False, told=False)
+
+    found = await house.recipients("address, attempts, leased_by, due_at > now() + interval '9.9 min'")
+    assert sorted(found) == [
+        ("due@dead.test", 4, None, True),
+        ("hand@dead.test", 1, "a", False),
+        ("late@dead.test", 3, None, True),
+        ("soon@dead.test", 3, None, True),
+    ]
+
+
+async def test_a_small_message_comes_with_its_claim(house: House) -> None:
+    await house.accept("a@far.test", "b@far.test")
+    [one] = await claim(house)
+    assert one.content is not None
+    assert one.content.startswith(b"Subject: ")
+
+    await house.accept("c@far.test")
+    await house.rows("UPDATE spool SET size = 33 * 1024")
+    [large] = await claim(house)
+    assert large.content is None
 
 
 async def test_the_queue_in_figures(house: House) -> None:
@@ -271,11 +307,30 @@ async def test_a_hundred_thousand_rows_are_never_read_through(house: House) -> N
     asked: list[tuple[str, tuple[object, ...]]] = [
         (queue._DUE_OF[Kind.RETRY], ([], None, 10)),
         (queue._DUE_OF[Kind.FRESH], ([], None, 10)),
-        (queue._CLAIM_OF[Kind.FRESH], ("alive.test", 4, "a", 60.0, 100)),
-        (queue._CLAIM_OF[Kind.RETRY], ("dead7.test", 4, "a", 60.0, 100)),
+        (queue._CLAIM_OF[Kind.FRESH], ("alive.test", 4, "a", 60.0, 100, 1024)),
+        (queue._CLAIM_OF[Kind.RETRY], ("dead7.test", 4, "a", 60.0, 100, 1024)),
         (queue._PUT_OFF_OF[Kind.RETRY], ("dead7.test", 60.0, 60.0, "", "", 100)),
     ]
     async with house.store.driver("test") as conn:
         for statement, values in asked:
             plan = "\n".join(line for (line,) in await conn.fetch(f"EXPLAIN {statement}", *values))
             assert "Seq Scan on spool" not in plan, plan
+
+
+@pytest.mark.parametrize("kind", Kind)
+async def test_a_claim_reads_its_letters_and_not_all_that_waits_for_the_domain(house: House, kind: Kind) -> None:
+    """The statistics are those of an empty table, as in a burst; each letter would cost a look at every other one."""
+    await house.rows(
+        "INSERT INTO spool (spool_id, blob_id, prefix, size, sender, door)"
+        " SELECT 's' || g, ''::bytea, ''::bytea, 1, 'a@b', 'mx' FROM generate_series(1, 2000) g"
+    )
+    await house.rows(
+        "INSERT INTO spool_recipients (spool_id, n, address, attempts)"
+        " SELECT 's' || g, 0, 'x@busy.test', :attempts FROM generate_series(1, 2000) g",
+        attempts=0 if kind is Kind.FRESH else 1,
+    )
+    async with house.store.driver("test") as conn:
+        values = ("busy.test", 16, "a", 60.0, 100, 1024)
+        plan = [line for (line,) in await conn.fetch(f"EXPLAIN (ANALYZE) {queue._CLAIM_OF[kind]}", *values)]
+    by_domain = [line for line in plan if "Index Cond" in line and "domain = " in line]
+    assert len(by_domain) == 1, "\n".join(plan)

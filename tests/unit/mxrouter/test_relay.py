@@ -232,16 +232,54 @@ async def test_what_one_pod_finds_out_the_others_need_not(
     await other_bus.close()
 
 
+async def test_a_destination_that_falls_under_many_visits_has_failed_once(
+    house: House, bus: Bus, carrier: Script
+) -> None:
+    """A server that is restarted cuts all connections: counted singly, they would make its mail wait for an hour."""
+    async with relaying(house, bus, carrier, connections=4) as relay:
+        await _known(house, carrier, "dead.test")
+        carrier.says = {"dead.test": DEAD}
+        carrier.hangs["dead.test"] = asyncio.Event()
+        for number in range(8):
+            await house.accept(f"x{number}@dead.test")
+        await until(lambda: carrier.at_once["dead.test"] == 4)
+        carrier.hangs.pop("dead.test").set()
+        await until(lambda: _all_put_off(house, 8))
+        assert relay._destinations.failures("dead.test") == 1
+
+
+async def _known(house: House, carrier: Script, domain: str) -> None:
+    """It has answered of late."""
+    await house.accept(f"first@{domain}")
+    await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
+    carrier.carried.clear()
+
+
 async def test_so_many_at_once_and_no_more(house: House, bus: Bus, carrier: Script) -> None:
-    carrier.hangs["far.test"] = asyncio.Event()
-    for number in range(30):
-        await house.accept(f"x{number}@far.test")
     async with relaying(house, bus, carrier, connections=4):
+        await _known(house, carrier, "far.test")
+        carrier.hangs["far.test"] = asyncio.Event()
+        for number in range(30):
+            await house.accept(f"x{number}@far.test")
         await until(lambda: carrier.at_once["far.test"] == 4)
         carrier.hangs.pop("far.test").set()
         await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
     assert carrier.most["far.test"] == 4
     assert sorted(who for [who] in carrier.to("far.test")) == sorted(f"x{n}@far.test" for n in range(30))
+
+
+async def test_a_stranger_who_hangs_takes_one_visit(house: House, bus: Bus, carrier: Script) -> None:
+    """Many of them, with a lot of mail each, would otherwise take all that there is for strangers."""
+    carrier.hangs["far.test"] = asyncio.Event()
+    for number in range(5):
+        await house.accept(f"x{number}@far.test")
+    async with relaying(house, bus, carrier, connections=4):
+        await until(lambda: carrier.at_once["far.test"] == 1)
+        await house.accept("y@else.test")
+        await until(lambda: carrier.to("else.test"))
+        assert carrier.most["far.test"] == 1
+        carrier.hangs.pop("far.test").set()
+        await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
 
 
 async def test_two_relays_send_each_letter_once(house: House, bus: Bus, carrier: Script) -> None:
