@@ -28,7 +28,7 @@ down: venv ## stop it
 	@$(BIN)/posta down
 
 test: venv clients ## everything but the containers
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 test-containers: venv ## the images, and a platform of pods made of them; Debian, root, podman
 	@tests/containers/prepare.sh

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ import pytest
 from services.dev.engines import ENGINES
 from services.dev.plan import SERVICES, Plan
 from services.dev.provision import Provisioning
+from tests.ports import bases
 
 REPO = Path(__file__).resolve().parents[2]
 DOMAIN = "posta.test"
@@ -170,7 +171,7 @@ class Platform:
 def free_base() -> int:
     """A port base whose ports are all free, below those that the kernel hands out to clients."""
     for _ in range(200):
-        base = random.randrange(100, 310) * 100
+        base = random.choice(bases(100))
         plan = Plan(base).scaled(TWICE)
         wanted = [port for _, _, port in plan.wanted(postgres=True, nats=True, dns=True, engines=ENGINES)]
         if all(map(_free, wanted)):
@@ -193,12 +194,9 @@ def environment(home: Path, base: int, **more: str) -> dict[str, str]:
     return {**env, "POSTA_HOME": str(home), "POSTA_PORT_BASE": str(base), "POSTA_ENGINES": "none", **more}
 
 
-@pytest.fixture(scope="session")
-def new_platform() -> Iterator[Callable[..., Platform]]:
-    """A function that makes a platform that does not run yet; at the end all of them are stopped and deleted.
-
-    For tests that start and stop by themselves. The others share `platform`.
-    """
+@contextmanager
+def _platforms() -> Iterator[Callable[..., Platform]]:
+    """A function that makes a platform that does not run yet; at the end all of them are stopped and deleted."""
     # Not below pytest's own folder: its long name would be in every path, and Postgres's user could not enter it.
     with tempfile.TemporaryDirectory(prefix="posta-flow-", ignore_cleanup_errors=True) as folder:
         made: list[Platform] = []
@@ -212,6 +210,20 @@ def new_platform() -> Iterator[Callable[..., Platform]]:
         yield make
         for platform in made:
             _end(platform)
+
+
+@pytest.fixture(scope="module")
+def new_platform() -> Iterator[Callable[..., Platform]]:
+    """Makes platforms for tests that start and stop by themselves; they end with the file. The others share `platform`."""
+    with _platforms() as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def lasting_platform() -> Iterator[Callable[..., Platform]]:
+    """Makes platforms that several files share."""
+    with _platforms() as make:
+        yield make
 
 
 def _end(platform: Platform) -> None:
@@ -240,18 +252,18 @@ def _runs_posta(pid: int) -> bool:
 
 
 @pytest.fixture(scope="session")
-def platform(new_platform: Callable[..., Platform]) -> Platform:
+def platform(lasting_platform: Callable[..., Platform]) -> Platform:
     """The platform that flow tests share: every service, Postgres and NATS, with the demo accounts alice and bob."""
-    platform = new_platform()
+    platform = lasting_platform()
     platform.posta("up", "--detach")
     platform.state = platform.status()
     return platform
 
 
 @pytest.fixture(scope="session")
-def mortal(new_platform: Callable[..., Platform]) -> Platform:
+def mortal(lasting_platform: Callable[..., Platform]) -> Platform:
     """A platform for those who kill: what was lost with a process is soon missed."""
-    platform = new_platform(
+    platform = lasting_platform(
         {"POSTA_SPOOL_SWEEP_S": "1", "POSTA_DELIVERY_ACK_WAIT_S": "3", "POSTA_SCAN_DEADLINE_S": "5"}
     )
     platform.posta("up", "--detach")

@@ -138,8 +138,9 @@ def test_a_refusal_is_traced_and_logged_under_the_same_id(traced: Platform, coll
 
 
 def test_a_figure_leads_to_a_trace_as_an_exemplar(traced: Platform, collector: Collector) -> None:
-    (service,) = (each for each in Plan(traced.base).services if each.name == "submission")
-    port = Plan(traced.base).ports(service)["health"]
+    plan = Plan(traced.base)
+    (process,) = (each for each in plan.processes() if each.service.name == "submission")
+    port = plan.ports(process)["health"]
     asked = Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": "application/openmetrics-text"})
     with urlopen(asked, timeout=10) as answer:
         assert answer.headers["Content-Type"].startswith("application/openmetrics-text")

@@ -50,9 +50,9 @@ class Doubled(Platform):
 
 
 @pytest.fixture(scope="package")
-def doubled(new_platform: Callable[..., Platform]) -> Iterator[Doubled]:
+def doubled(lasting_platform: Callable[..., Platform]) -> Iterator[Doubled]:
     """Two of each. It forgives quickly: what was lost with a process is soon missed."""
-    made = new_platform(
+    made = lasting_platform(
         {
             "POSTA_SPOOL_SWEEP_S": "1",
             "POSTA_DELIVERY_ACK_WAIT_S": "3",

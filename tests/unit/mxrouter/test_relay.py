@@ -299,7 +299,7 @@ async def test_a_killed_pod_leaves_nothing_behind(house: House, bus: Bus, carrie
     assert await house.recipients("leased_by") == ["killed"]
 
     carrier.hangs.clear()
-    async with relaying(house, bus, carrier, pod="next"):
+    async with relaying(house, bus, carrier, pod="next", lease_s=0.5):
         await until(lambda: house.rows("SELECT 1 WHERE NOT EXISTS (SELECT FROM spool)"))
     assert carrier.to("far.test") == [["b@far.test"]] * 2
 
