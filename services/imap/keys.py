@@ -43,7 +43,7 @@ class Clause:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Look:
     """A key that needs a look at the message itself wherever `upper` holds and `lower` does not."""
 
     upper: Clause
@@ -73,7 +73,7 @@ class Or:
     keys: tuple[Key, ...]
 
 
-Key: TypeAlias = "Clause | Test | Not | And | Or"
+Key: TypeAlias = "Clause | Look | Not | And | Or"
 
 ALL = Clause("true")
 NONE = Clause("false")
@@ -144,7 +144,7 @@ class _Compiler:
         match key:
             case Clause():
                 return self.text(key)
-            case Test():
+            case Look():
                 return self.text(key.upper if upper else key.lower)
             case Not():
                 return f"NOT ({self.bound(key.key, upper=not upper)})"
@@ -156,10 +156,10 @@ class _Compiler:
                 assert_never(key)
 
 
-def leaves(key: Key) -> Iterable[Clause | Test]:
+def leaves(key: Key) -> Iterable[Clause | Look]:
     """The keys without the logic around them, from left to right."""
     match key:
-        case Clause() | Test():
+        case Clause() | Look():
             yield key
         case Not():
             yield from leaves(key.key)
@@ -173,7 +173,7 @@ def leaves(key: Key) -> Iterable[Clause | Test]:
 def plan(key: Key, account_id: int, fid: int, uidnext: int) -> Plan:
     """The statement that finds what `key` may match among the uids below `uidnext`."""
     compiler = _Compiler((account_id, fid, uidnext))
-    tests = [leaf for leaf in leaves(key) if isinstance(leaf, Test)]
+    tests = [leaf for leaf in leaves(key) if isinstance(leaf, Look)]
     where = compiler.bound(key, upper=True)
     columns = ["i.uid", "i.modseq"]
     if tests:
@@ -202,7 +202,7 @@ def _holds(key: Key, exact: Iterator[bool], found: Found) -> bool:
     match key:
         case Clause():
             return next(exact)
-        case Test():
+        case Look():
             return key.holds(found)
         case Not():
             return not _holds(key.key, exact, found)
@@ -278,7 +278,7 @@ def received_within(seconds: int, *, younger: bool, now: datetime) -> Clause:
     return Clause(f"i.internal_date {'>=' if younger else '<='} {{0}}", (now - timedelta(seconds=seconds),))
 
 
-def sent(operator: Literal["<", ">="], day: date) -> Test:
+def sent(operator: Literal["<", ">="], day: date) -> Look:
     """The date in the Date field, as its sender's calendar had it, lies before that day, or on or after it."""
     # Stored is the moment in UTC; a sender's calendar is at most a day away from that.
     early, late = _midnight(day) - timedelta(days=1), _midnight(day) + timedelta(days=2)
@@ -299,7 +299,7 @@ def sent(operator: Literal["<", ">="], day: date) -> Test:
     def side(moment: datetime) -> Clause:
         return Clause(f"coalesce(o.sent_at {operator} {{0}}, false)", (moment,))
 
-    return Test(side(upper), side(lower), "header", holds)
+    return Look(side(upper), side(lower), "header", holds)
 
 
 def received_before(day: date) -> Key:
@@ -338,7 +338,7 @@ def subject(needle: str) -> Key:
         return Clause("strpos(lower(o.subject), {0}) > 0", (needle.lower(),))
     # Postgres folds case beyond ASCII only in some locales; we do in all.
     folded = fold(needle)
-    return Test(Clause("octet_length(o.subject) > 0"), NONE, "subject", lambda found: folded in fold(found.subject))
+    return Look(Clause("octet_length(o.subject) > 0"), NONE, "subject", lambda found: folded in fold(found.subject))
 
 
 def addresses(field: str, needle: str) -> Clause:
@@ -362,7 +362,7 @@ def body(needle: str) -> Key:
         message = parse(found.octets)
         return any(folded in fold(readable.text) for readable in read_texts(message, found.octets))
 
-    return Test(Clause("strpos(o.search_text, {0}) > 0", (folded,)), NONE, "octets", holds)
+    return Look(Clause("strpos(o.search_text, {0}) > 0", (folded,)), NONE, "octets", holds)
 
 
 def header(name: str, needle: str) -> Key:
@@ -380,7 +380,7 @@ def header(name: str, needle: str) -> Key:
         return any(folded in fold(decode_words(value_of(kept, field))) for field in fields)
 
     pattern = f"(^|\\n){re.escape(lower)}[ \\t]*:"
-    return Test(Clause(f"{_HEADER} ~ {{0}}", (pattern,)), NONE, "header", holds)
+    return Look(Clause(f"{_HEADER} ~ {{0}}", (pattern,)), NONE, "header", holds)
 
 
 def _escaped(needle: str) -> str:

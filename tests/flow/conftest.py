@@ -214,7 +214,7 @@ def _platforms() -> Iterator[Callable[..., Platform]]:
 
 @pytest.fixture(scope="module")
 def new_platform() -> Iterator[Callable[..., Platform]]:
-    """Makes platforms for tests that start and stop by themselves, until their file ends. The others share `platform`."""
+    """Makes platforms for tests that start and stop by themselves; they end with the file. Others share `platform`."""
     with _platforms() as make:
         yield make
 

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from services.imap import keys
-from services.imap.keys import And, Candidate, Clause, Found, Not, Or, Test
+from services.imap.keys import And, Candidate, Clause, Found, Look, Not, Or
 
 HEADER = b"Date: Tue, 2 Jan 2024 01:00:00 +1000\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\nX-Odd: one\r\n two\r\n\r\n"
 FOUND = Found("Grüße", HEADER, HEADER + b"the body\r\n")
@@ -24,7 +24,7 @@ def test_what_sql_decides_is_one_row_and_needs_no_look() -> None:
 
 
 def test_an_unsure_key_is_asked_for_from_above_and_under_not_from_below() -> None:
-    unsure = Test(Clause("upper({0})", (1,)), Clause("lower({0})", (2,)), "octets", lambda _: True)
+    unsure = Look(Clause("upper({0})", (1,)), Clause("lower({0})", (2,)), "octets", lambda _: True)
     assert "AND (upper($4))" in keys.plan(unsure, 7, 1, 99).statement
     negated = keys.plan(Not(unsure), 7, 1, 99)
     assert "AND (NOT (lower($4)))" in negated.statement

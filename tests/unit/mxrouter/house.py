@@ -113,6 +113,10 @@ class House:
             found = await conn.execute(text(sql), values)
             return found.all() if found.returns_rows else []
 
+    async def all_put_off(self, count: int) -> bool:
+        """Whether so many recipients wait, and all of them for another attempt."""
+        return await self.recipients("attempts > 0 AND due_at > now() AND leased_by IS NULL") == [True] * count
+
     async def recipients(self, columns: str = "address") -> list[Any]:
         """The queue, in order."""
         rows = await self.rows(f"SELECT {columns} FROM spool_recipients WHERE account_id IS NULL ORDER BY spool_id, n")
