@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -144,7 +144,8 @@ async def test_a_stranger_is_not_waited_for_however_slowly_it_types(store: Store
         typing = asyncio.create_task(type_slowly())
         try:
             assert (await client.response()).startswith("* BYE")
-            assert await client.response() == ""
+            with suppress(ConnectionResetError):  # what it typed behind our back may end it so
+                assert await client.response() == ""
         finally:
             typing.cancel()
 
