@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from services.core.ids import AccountId, BlobId, SpoolId
 from services.core.store.engine import Store
-from services.core.store.spool import Entry, finish_within, insert_within
+from services.core.store.spool import Entry, finish, finish_within, forget_empty, insert_within
 
 
 class Kind(Enum):
@@ -322,23 +322,23 @@ async def settle(
     again, and the rest is the other's to settle.
     """
     try:
-        async with store.driver("relay.settle") as conn, conn.transaction():
-            if failed:
-                held = _columns([(spool_id, one.n, one.attempts) for one in failed])
-                if len(await conn.fetch(_STILL_OURS, *held, pod)) < len(failed):
-                    raise _Overtaken
-            if later:
-                columns = map(list, zip(*later, strict=True))
-                if len(await conn.fetch(_POSTPONE, spool_id, pod, *columns)) < len(later):
-                    raise _Overtaken
-            if done := [(spool_id, one.n) for one in (*sent, *failed)]:
-                await finish_within(conn, done)
-            if notices:
-                await insert_within(conn, notices, due_in_s)
+        async with store.driver("relay.settle") as conn:
+            async with conn.transaction():
+                if failed:
+                    held = _columns([(spool_id, one.n, one.attempts) for one in failed])
+                    if len(await conn.fetch(_STILL_OURS, *held, pod)) < len(failed):
+                        raise _Overtaken
+                if later:
+                    columns = map(list, zip(*later, strict=True))
+                    if len(await conn.fetch(_POSTPONE, spool_id, pod, *columns)) < len(later):
+                        raise _Overtaken
+                finished = await finish_within(conn, [(spool_id, one.n) for one in (*sent, *failed)])
+                if notices:
+                    await insert_within(conn, notices, due_in_s)
+            await forget_empty(conn, finished)
     except _Overtaken:
         if sent:
-            async with store.driver("relay.settle") as conn:
-                await finish_within(conn, [(spool_id, one.n) for one in sent])
+            await finish(store, [(spool_id, one.n) for one in sent], lazily=False)
         return False
     return True
 

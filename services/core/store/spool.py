@@ -99,8 +99,9 @@ WITH {lazy} done AS (
 ), empty AS (
   DELETE FROM spool s WHERE s.spool_id IN (SELECT spool_id FROM done) AND NOT EXISTS (
     SELECT FROM spool_recipients r WHERE r.spool_id = s.spool_id AND (r.spool_id, r.n) NOT IN (SELECT * FROM done))
+  RETURNING s.spool_id
 )
-SELECT done.* FROM done {join}
+SELECT done.spool_id, done.spool_id NOT IN (SELECT spool_id FROM empty) FROM done {join}
 """
 _FINISH = _FINISHING.format(lazy="", join="")
 
@@ -143,7 +144,13 @@ WITH overdue AS (
 SELECT DISTINCT spool_id FROM touched ORDER BY spool_id
 """)
 
-# Two recipients of one entry finished by two workers at once each see the other's row and leave the entry behind.
+# Two workers who finish recipients of one entry at once each see the other's row and leave the entry. Each looks again
+# when its own commit is done: of the two, the later one sees that nothing is left.
+_FORGET_EMPTY = """
+DELETE FROM spool s WHERE s.spool_id = ANY($1::text[])
+  AND NOT EXISTS (SELECT FROM spool_recipients r WHERE r.spool_id = s.spool_id)
+"""
+# Of those who were killed before they looked.
 _ORPHANS = text("""
 DELETE FROM spool s WHERE s.received_at < now() - interval '1 minute'
   AND NOT EXISTS (SELECT FROM spool_recipients r WHERE r.spool_id = s.spool_id)
@@ -183,13 +190,29 @@ async def finish(store: Store, done: Sequence[tuple[SpoolId, int]], *, lazily: b
     `lazily`: a crash may bring them back, which harms nobody who marks in `deliveries` what is done.
     """
     async with store.driver("spool.finish") as conn:
-        await finish_within(conn, done, lazily=lazily)
+        await forget_empty(conn, await finish_within(conn, done, lazily=lazily))
 
 
-async def finish_within(conn: Driver, done: Sequence[tuple[SpoolId, int]], *, lazily: bool = False) -> int:
-    """The same within the caller's transaction; how many were there."""
+class Finished(NamedTuple):
+    """How many recipients were there to be forgotten, and the entries that seem to have others."""
+
+    recipients: int
+    others: list[SpoolId]
+
+
+async def finish_within(conn: Driver, done: Sequence[tuple[SpoolId, int]], *, lazily: bool = False) -> Finished:
+    """The same within the caller's transaction, behind which the caller owes a `forget_empty`."""
+    if not done:
+        return Finished(0, [])
     statement = _FINISH_LAZILY if lazily else _FINISH
-    return len(await conn.fetch(statement, [spool_id for spool_id, _ in done], [n for _, n in done]))
+    rows = await conn.fetch(statement, [spool_id for spool_id, _ in done], [n for _, n in done])
+    return Finished(len(rows), sorted({SpoolId(spool_id) for spool_id, others in rows if others}))
+
+
+async def forget_empty(conn: Driver, finished: Finished) -> None:
+    """Forget those of the entries whose other recipients were finished at the same time; outside any transaction."""
+    if finished.others:
+        await conn.execute(_FORGET_EMPTY, finished.others)
 
 
 class _Overtaken(Exception):
@@ -205,12 +228,16 @@ async def finish_with_notice(
     """
     spool_ids, ns = [due.spool_id for due in told], [due.n for due in told]
     try:
-        async with store.driver("spool.finish_with_notice") as conn, conn.transaction():
-            if failed and len(await conn.fetch(_CLAIM, [due.account_id for due in told], spool_ids, ns)) < len(told):
-                raise _Overtaken
-            if await finish_within(conn, [(due.spool_id, due.n) for due in told]) < len(told):
-                raise _Overtaken
-            await insert_within(conn, [notice], due_in_s)
+        async with store.driver("spool.finish_with_notice") as conn:
+            async with conn.transaction():
+                marks = ([due.account_id for due in told], spool_ids, ns)
+                if failed and len(await conn.fetch(_CLAIM, *marks)) < len(told):
+                    raise _Overtaken
+                finished = await finish_within(conn, [(due.spool_id, due.n) for due in told])
+                if finished.recipients < len(told):
+                    raise _Overtaken
+                await insert_within(conn, [notice], due_in_s)
+            await forget_empty(conn, finished)
     except _Overtaken:
         return False
     return True
