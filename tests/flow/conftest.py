@@ -113,7 +113,9 @@ class Platform:
         self.posta("start", service)
 
     def kill(self, service: str) -> None:
-        """`kill -9` one service; the supervisor starts it again."""
+        """`kill -9` one service, once it runs; the supervisor starts it again."""
+        pid_file = self.home / "run" / f"{service}.pid"  # gone while it waits to be started again
+        self.eventually(f"{service} runs", pid_file.exists, 60)
         os.kill(self.pid(service), signal.SIGKILL)
 
     def until_ready(self, service: str, timeout_s: float = 30.0) -> None:
