@@ -12,6 +12,7 @@ import dns.flags
 import dns.name
 import dns.rdata
 import dns.resolver
+from dns.rdtypes.ANY.TXT import TXT
 
 from services.core.cache import Cache
 
@@ -42,6 +43,11 @@ class Answer(NamedTuple):
     authenticated: bool
     ttl_s: float
     name: str = ""
+
+    @property
+    def texts(self) -> list[str]:
+        """The TXT records among them, the strings of each put together; what is not ASCII becomes U+FFFD."""
+        return [b"".join(one.strings).decode("ascii", "replace") for one in self.records if isinstance(one, TXT)]
 
 
 _NO_NAME = Answer((), False, _NEGATIVE_S)

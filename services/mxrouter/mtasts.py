@@ -113,8 +113,7 @@ class Policies:
             answer = await self._dns.query(f"_mta-sts.{domain}", "TXT")
         except DnsError:
             return None
-        texts = [b"".join(record.strings).decode("ascii", "replace") for record in answer.records]  # type: ignore[attr-defined]
-        found = [text for text in texts if text.startswith("v=STSv1")]
+        found = [text for text in answer.texts if text.startswith("v=STSv1")]
         # RFC 8461 3.1: not one record is as good as none.
         match = _RECORD.fullmatch(found[0].strip()) if len(found) == 1 else None
         return match[1] if match else None

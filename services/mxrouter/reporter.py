@@ -101,8 +101,7 @@ class Reporter:
             answer = await self._dns.query(f"_smtp._tls.{domain}", "TXT")
         except NoSuchName:
             return ()
-        texts = [b"".join(record.strings).decode("ascii", "replace") for record in answer.records]  # type: ignore[attr-defined]
-        return tlsreport.readers(texts)
+        return tlsreport.readers(answer.texts)
 
     async def _published(self, kind: str, domain: str, counts: dict[TlsResult, int]) -> list[str]:
         """The policy as it stands now: how it stood when it was used nobody has kept."""

@@ -25,7 +25,7 @@ from tests.flow.conftest import User
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 POOL = 4  # connections of all services together; each of them alone would take eight
 
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="needs pgbouncer")
 
 
 @pytest.fixture(scope="module")

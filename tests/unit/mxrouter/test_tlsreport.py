@@ -79,8 +79,8 @@ async def make(house: House, world: World, bus: Bus) -> Make:
     def made(now: datetime = NOON) -> Reporter:
         log = logger("test")
         mail = OwnMail(Spool(house.store, bus, log), directory)
-        clock = lambda: now  # noqa: E731
-        return Reporter(house.store, mail, world.dns, sts, log, Metrics("test"), host=HOST, port=25, clock=clock)
+        told = {"host": HOST, "port": 25, "clock": lambda: now}
+        return Reporter(house.store, mail, world.dns, sts, log, Metrics("test"), **told)
 
     return made
 
