@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from services.core.ids import AccountId, BlobId, SpoolId
 from services.core.store.engine import Store
-from services.core.store.spool import Entry, finish, finish_within, forget_empty, insert_within
+from services.core.store.spool import Entry, finish, finish_within, forget_empty, insert_within, those_of
 
 
 class Kind(Enum):
@@ -122,33 +122,37 @@ GROUP BY r.domain ORDER BY min(r.due_at) LIMIT $3
 _DUE_OF = {kind: _DUE.format(due=due.format("r")) for kind, due in _KINDS.items()}
 
 # The head of a letter is its first recipient that can be leased: of two claimers, one has it and the other passes on.
-# The others of a letter are found by its id: IS NOT DISTINCT FROM keeps the planner from reading, for each letter, all
-# that waits for the domain, which it takes for little when it has not counted of late.
+# All else of a letter is looked up by its id, in words that leave the planner no choice (`those_of` says why).
 _CLAIM = """
 WITH heads AS (
   SELECT r.spool_id FROM spool_recipients r
-  WHERE r.domain = $1 AND {due_r} AND NOT EXISTS (
-    SELECT FROM spool_recipients e WHERE e.spool_id = r.spool_id AND e.n < r.n
-      AND e.domain IS NOT DISTINCT FROM $1 AND {due_e})
+  WHERE r.domain = $1 AND {due_r} AND r.n = (
+    SELECT e.n FROM spool_recipients e
+    WHERE e.spool_id = r.spool_id AND e.domain IS NOT DISTINCT FROM $1 AND {due_e} ORDER BY e.n LIMIT 1)
   ORDER BY r.due_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), free AS (
-  SELECT r.spool_id, r.n FROM spool_recipients r JOIN heads USING (spool_id)
-  WHERE r.domain IS NOT DISTINCT FROM $1 AND {due_r} FOR UPDATE OF r SKIP LOCKED
-), numbered AS (
-  SELECT spool_id, n, row_number() OVER (PARTITION BY spool_id ORDER BY n) AS place FROM free
+  SELECT h.spool_id, r.n FROM heads h, LATERAL (
+    SELECT r.n FROM spool_recipients r
+    WHERE r.spool_id = h.spool_id AND r.domain IS NOT DISTINCT FROM $1 AND {due_r}
+    ORDER BY r.n LIMIT $5 FOR UPDATE SKIP LOCKED) r
 ), taken AS (
   UPDATE spool_recipients r
   SET attempts = r.attempts + 1, leased_by = $3, due_at = now() + make_interval(secs => $4)
-  FROM numbered WHERE r.spool_id = numbered.spool_id AND r.n = numbered.n AND place <= $5
+  WHERE {those_free}
   RETURNING r.spool_id, r.n, r.address, r.notify, r.orcpt, r.attempts, r.notice_at, r.doomed, r.forwarded_by
 )
 SELECT s.spool_id, $1, s.blob_id, s.prefix, s.sender, s.sender_account_id, s.door, s.ret, s.envid, s.smtputf8,
   s.requiretls, s.received_at, now(), s.traceparent, s.size,
   t.n, t.address, t.notify, t.orcpt, t.attempts, t.notice_at, t.doomed, t.forwarded_by,
   CASE WHEN s.size <= $6 AND row_number() OVER (PARTITION BY s.spool_id ORDER BY t.n) = 1 THEN b.content END
-FROM taken t JOIN spool s USING (spool_id) LEFT JOIN blobs b USING (blob_id) ORDER BY s.spool_id, t.n
+FROM taken t JOIN spool s ON s.spool_id = t.spool_id AND s.spool_id = ANY(ARRAY(SELECT spool_id FROM free))
+  LEFT JOIN blobs b USING (blob_id)
+ORDER BY s.spool_id, t.n
 """
-_CLAIM_OF = {kind: _CLAIM.format(due_r=due.format("r"), due_e=due.format("e")) for kind, due in _KINDS.items()}
+_CLAIM_OF = {
+    kind: _CLAIM.format(due_r=due.format("r"), due_e=due.format("e"), those_free=those_of("free"))
+    for kind, due in _KINDS.items()
+}
 _OF_LETTER = 15
 # RFC 5321 4.5.3.1.8: a server takes at least a hundred. The others of the letter follow when these are settled, so what
 # a killed pod leaves behind is no more than that.
@@ -159,7 +163,8 @@ _ALONG = 8 * 1024
 _RENEW = """
 UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $5)
 FROM unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
-WHERE r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
+WHERE r.spool_id = ANY($1::text[])
+  AND r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
 """
 
 _LEASES = "SELECT spool_id, n, attempts, due_at FROM spool_recipients WHERE leased_by IS NOT NULL"
@@ -173,8 +178,8 @@ WITH dead AS (
   WHERE r.leased_by IS NOT NULL FOR UPDATE OF r SKIP LOCKED
 )
 UPDATE spool_recipients r SET leased_by = NULL, due_at = now()
-FROM dead WHERE r.spool_id = dead.spool_id AND r.n = dead.n
-"""
+WHERE {those}
+""".format(those=those_of("dead"))  # noqa: S608 - constant
 
 # Due later than any schedule says: the clock was ahead when that was written. Spread, for it may be everything.
 _HASTEN = """
@@ -184,14 +189,15 @@ WITH stranded AS (
     AND r.due_at > now() + make_interval(secs => $1) LIMIT $3 FOR UPDATE SKIP LOCKED
 )
 UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $2 * random())
-FROM stranded WHERE r.spool_id = stranded.spool_id AND r.n = stranded.n
-"""
+WHERE {those}
+""".format(those=those_of("stranded"))  # noqa: S608 - constant
 
 # Not attempted after all: as if it had never been leased.
 _GIVE_BACK = """
 UPDATE spool_recipients r SET attempts = r.attempts - 1, due_at = now(), leased_by = NULL
 FROM unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
-WHERE r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
+WHERE r.spool_id = ANY($1::text[])
+  AND r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
 """
 
 _STILL_OURS = """
@@ -217,8 +223,9 @@ WITH off AS (
 ), moved AS (
   UPDATE spool_recipients r SET attempts = r.attempts + (r.due_at <= now() OR r.attempts = 0)::int, leased_by = NULL,
     last_reply = $4, last_host = $5, due_at = now() + make_interval(secs => $2 * (1 + random() / 2)),
-    notice_at = CASE WHEN r.attempts = 0 THEN s.received_at + make_interval(secs => $3) ELSE r.notice_at END
-  FROM off JOIN spool s USING (spool_id) WHERE r.spool_id = off.spool_id AND r.n = off.n RETURNING 1
+    notice_at = CASE WHEN r.attempts = 0 THEN make_interval(secs => $3) + (
+      SELECT s.received_at FROM spool s WHERE s.spool_id = r.spool_id) ELSE r.notice_at END
+  WHERE {those_off} RETURNING 1
 )
 SELECT (SELECT count(*) FROM moved), EXISTS (
   SELECT FROM spool_recipients r WHERE r.domain = $1 AND {due} AND (r.doomed IS NOT NULL OR {told}))
@@ -228,8 +235,11 @@ r.account_id IS NULL AND NOT r.held AND r.attempts > 0 AND r.due_at <= now() + m
   AND r.leased_by IS NULL AND r.notice_at > now()
 """
 _PUT_OFF_OF = {
-    Kind.FRESH: _PUT_OFF.format(off=_FRESH.format("r"), due=_FRESH.format("r"), told="false"),
-    Kind.RETRY: _PUT_OFF.format(off=_SOON, due=_RETRY.format("r"), told="r.notice_at <= now()"),
+    kind: _PUT_OFF.format(off=off, due=_KINDS[kind].format("r"), told=told, those_off=those_of("off"))
+    for kind, off, told in (
+        (Kind.FRESH, _FRESH.format("r"), "false"),
+        (Kind.RETRY, _SOON, "r.notice_at <= now()"),
+    )
 }
 _AT_ONCE = 20_000  # so that nothing waits long for it
 

@@ -51,9 +51,15 @@ Connection: TypeAlias = AsyncConnection  # for those outside this room who pass 
 
 Driver: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
-# Statements are prepared once and run for ever: planning the larger ones each time costs more than running them.
+# Statements are prepared once and run for ever: planning the larger ones each time costs more than running them. A plan
+# made while its table was empty would read the whole of it ever after, if it were allowed to where there is an index.
 _PREPARED: dict[str, Any] = {
-    "server_settings": {"jit": "off", "application_name": "posta", "plan_cache_mode": "force_generic_plan"},
+    "server_settings": {
+        "jit": "off",
+        "application_name": "posta",
+        "plan_cache_mode": "force_generic_plan",
+        "enable_seqscan": "off",
+    },
 }
 # Through a pooler that carries no prepared statements over: each is sent whole and unnamed, two round trips instead of
 # one. A pooler also refuses settings that it does not know.
