@@ -102,6 +102,7 @@ class Directory:
         """`srs_secret`: as `srs.secret` is set; without it, the one that the store may have made."""
         self._store, self._bus, self._srs_secret, self._clock = store, bus, srs_secret, clock
         self._resolved: Cache[Address, Resolution] = Cache(_SIZE, _TTL_S)
+        self._foreign: Cache[str, bool] = Cache(_SIZE, _TTL_S)  # domains that are not ours: true
         self._owned: Cache[AccountId, frozenset[str]] = Cache(_SIZE, _TTL_S)
         self._rooms: Cache[AccountId, tuple[int | None, int]] = Cache(_SIZE, _ROOM_TTL_S)
 
@@ -120,6 +121,8 @@ class Directory:
         kept = self._resolved.peek(address)
         if kept is not None:
             return kept
+        if self._foreign.peek(address.domain):
+            return Remote(address)
         return await self._resolved.get(address, lambda: self._ask(address), _how_long)
 
     async def may_send_as(self, account_id: AccountId, address: Address) -> bool:
@@ -150,6 +153,7 @@ class Directory:
     def _changed(self, hint: DirectoryChanged) -> None:
         # All of it: a chain of aliases crosses domains and accounts, and asking again is one statement an address.
         self._resolved.forget()
+        self._foreign.forget()
         self._owned.forget()
         self._rooms.forget()
 
@@ -166,6 +170,7 @@ class Directory:
         return not isinstance(await self.resolve(Address("postmaster", domain)), Remote)
 
     async def _ask(self, address: Address) -> Resolution:
+        age = self._foreign.age
         async with self._store.query("directory.resolve") as conn:
             if srs.is_rewritten(address) and await accounts.places(conn, [address.key], [address.domain]):
                 return await self._returned(conn, address)
@@ -175,7 +180,10 @@ class Directory:
                     break
                 keys = list({key for each in walk.open for key in _candidates(each)})
                 walk.step(await accounts.places(conn, keys, list({each.domain for each in walk.open})))
-        return walk.result()
+        result = walk.result()
+        if isinstance(result, Remote):
+            self._foreign.put(address.domain, True, age)
+        return result
 
     async def _returned(self, conn: Connection, address: Address) -> Resolution:
         given = self._srs_secret.get_secret_value() if self._srs_secret else await secrets.get(conn, secrets.SRS)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from time import monotonic
 
+from services.core.group import Group
 from services.core.ids import SpoolId
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.telemetry import Logger
@@ -22,11 +23,17 @@ class Leases:
     def __init__(self, store: Store, pod: str, lease_s: float, log: Logger) -> None:
         self._store, self._pod, self._lease_s, self._log = store, pod, lease_s, log
         self._held: dict[tuple[SpoolId, int], int] = {}
+        self._named: Group[tuple[SpoolId, str], Claim | None] = Group(self._claim_these, 256, 256)
+
+    async def claim_one(self, spool_id: SpoolId, domain: str) -> list[Claim]:
+        """That fresh letter, or none if somebody has it in hand; those asked for together cost one statement."""
+        claim = await self._named.put((spool_id, domain), 1)
+        return [] if claim is None else [claim]
 
     async def claim(self, domain: str, kind: Kind, letters: int) -> list[Claim]:
         """Up to so many letters for the domain; `settled` or `give_back` ends each."""
         claims = await queue.claim(self._store, self._pod, domain, kind, letters, self._lease_s)
-        self._held |= {(spool_id, n): attempts for spool_id, n, attempts in _rows(claims)}
+        self._hold(claims)
         return claims
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
@@ -78,6 +85,15 @@ class Leases:
                 # Meanwhile nobody could renew: what is seen from now on counts.
                 self._log.warning("leases not looked at", reason=str(error))
                 since = {}
+
+    async def _claim_these(self, letters: list[tuple[SpoolId, str]]) -> Sequence[Claim | None]:
+        claims = await queue.claim_these(self._store, self._pod, letters, self._lease_s)
+        self._hold(claims)
+        found = {(claim.spool_id, claim.domain): claim for claim in claims}
+        return [found.pop(letter, None) for letter in letters]
+
+    def _hold(self, claims: Iterable[Claim]) -> None:
+        self._held |= {(spool_id, n): attempts for spool_id, n, attempts in _rows(claims)}
 
 
 def _rows(claims: Iterable[Claim]) -> Iterable[tuple[SpoolId, int, int]]:

@@ -13,11 +13,11 @@ of rows that wait for dead hosts costs those of today nothing. Driver calls: eve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import Enum
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.core.ids import AccountId, BlobId, SpoolId
 from services.core.store.engine import Store
@@ -110,8 +110,8 @@ _RETRY = (
 _KINDS = {Kind.FRESH: _FRESH, Kind.RETRY: _RETRY}
 
 _OFFERED = """
-SELECT r.domain, count(DISTINCT r.spool_id) FROM spool_recipients r
-WHERE r.spool_id = ANY($1::text[]) AND r.account_id IS NULL AND NOT r.held AND r.attempts = 0 GROUP BY r.domain
+SELECT DISTINCT r.spool_id, r.domain FROM spool_recipients r
+WHERE r.spool_id = ANY($1::text[]) AND r.account_id IS NULL AND NOT r.held AND r.attempts = 0
 """
 
 _DUE = """
@@ -124,35 +124,46 @@ _DUE_OF = {kind: _DUE.format(due=due.format("r")) for kind, due in _KINDS.items(
 # The head of a letter is its first recipient that can be leased: of two claimers, one has it and the other passes on.
 # All else of a letter is looked up by its id, in words that leave the planner no choice (`those_of` says why).
 _CLAIM = """
-WITH heads AS (
-  SELECT r.spool_id FROM spool_recipients r
-  WHERE r.domain = $1 AND {due_r} AND r.n = (
+WITH {named} heads AS (
+  SELECT r.spool_id, r.domain FROM spool_recipients r
+  WHERE {which} AND {due_r} AND r.n = (
     SELECT e.n FROM spool_recipients e
-    WHERE e.spool_id = r.spool_id AND e.domain IS NOT DISTINCT FROM $1 AND {due_e} ORDER BY e.n LIMIT 1)
-  ORDER BY r.due_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    WHERE e.spool_id = r.spool_id AND e.domain IS NOT DISTINCT FROM r.domain AND {due_e} ORDER BY e.n LIMIT 1)
+  {most} FOR UPDATE SKIP LOCKED
 ), free AS (
   SELECT h.spool_id, r.n FROM heads h, LATERAL (
     SELECT r.n FROM spool_recipients r
-    WHERE r.spool_id = h.spool_id AND r.domain IS NOT DISTINCT FROM $1 AND {due_r}
+    WHERE r.spool_id = h.spool_id AND r.domain IS NOT DISTINCT FROM h.domain AND {due_r}
     ORDER BY r.n LIMIT $5 FOR UPDATE SKIP LOCKED) r
 ), taken AS (
   UPDATE spool_recipients r
   SET attempts = r.attempts + 1, leased_by = $3, due_at = now() + make_interval(secs => $4)
   WHERE {those_free}
-  RETURNING r.spool_id, r.n, r.address, r.notify, r.orcpt, r.attempts, r.notice_at, r.doomed, r.forwarded_by
+  RETURNING r.spool_id, r.domain, r.n, r.address, r.notify, r.orcpt, r.attempts, r.notice_at, r.doomed, r.forwarded_by
 )
-SELECT s.spool_id, $1, s.blob_id, s.prefix, s.sender, s.sender_account_id, s.door, s.ret, s.envid, s.smtputf8,
+SELECT s.spool_id, t.domain, s.blob_id, s.prefix, s.sender, s.sender_account_id, s.door, s.ret, s.envid, s.smtputf8,
   s.requiretls, s.received_at, now(), s.traceparent, s.size,
   t.n, t.address, t.notify, t.orcpt, t.attempts, t.notice_at, t.doomed, t.forwarded_by,
-  CASE WHEN s.size <= $6 AND row_number() OVER (PARTITION BY s.spool_id ORDER BY t.n) = 1 THEN b.content END
+  CASE WHEN s.size <= $6 AND row_number() OVER (PARTITION BY s.spool_id, t.domain ORDER BY t.n) = 1 THEN b.content END
 FROM taken t JOIN spool s ON s.spool_id = t.spool_id AND s.spool_id = ANY(ARRAY(SELECT spool_id FROM free))
   LEFT JOIN blobs b USING (blob_id)
-ORDER BY s.spool_id, t.n
+ORDER BY s.spool_id, t.domain, t.n
 """
-_CLAIM_OF = {
-    kind: _CLAIM.format(due_r=due.format("r"), due_e=due.format("e"), those_free=those_of("free"))
-    for kind, due in _KINDS.items()
-}
+
+
+def _claiming(kind: Kind, *, which: str, named: str = "", most: str = "") -> str:
+    due = _KINDS[kind]
+    return _CLAIM.format(
+        named=named, which=which, most=most, due_r=due.format("r"), due_e=due.format("e"), those_free=those_of("free")
+    )
+
+
+_CLAIM_OF = {kind: _claiming(kind, which="r.domain = $1", most="ORDER BY r.due_at LIMIT $2") for kind in Kind}
+_CLAIM_THESE = _claiming(
+    Kind.FRESH,
+    named="named AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[]) AS l(spool_id, domain)),",
+    which="r.spool_id = ANY($1::text[]) AND ((r.spool_id, r.domain) IN (SELECT * FROM named)) IS TRUE",
+)
 _OF_LETTER = 15
 # RFC 5321 4.5.3.1.8: a server takes at least a hundred. The others of the letter follow when these are settled, so what
 # a killed pod leaves behind is no more than that.
@@ -254,10 +265,10 @@ SELECT c.state, c.recipients, coalesce(extract(epoch FROM now() - s.received_at)
 """
 
 
-async def offered(store: Store, spool_ids: Sequence[SpoolId]) -> list[tuple[str, int]]:
-    """The domains that fresh recipients of these entries are of, and how many letters each would get."""
+async def offered(store: Store, spool_ids: Sequence[SpoolId]) -> list[tuple[SpoolId, str]]:
+    """The letters that these entries are for fresh recipients: each entry with each domain."""
     async with store.driver("relay.offered") as conn:
-        return [(domain, letters) for domain, letters in await conn.fetch(_OFFERED, spool_ids)]
+        return [(SpoolId(spool_id), domain) for spool_id, domain in await conn.fetch(_OFFERED, spool_ids)]
 
 
 async def due(
@@ -271,7 +282,17 @@ async def due(
 async def claim(store: Store, pod: str, domain: str, kind: Kind, letters: int, lease_s: float) -> list[Claim]:
     """Lease up to so many letters for that domain to `pod`; what others have in hand is passed over."""
     async with store.driver("relay.claim") as conn:
-        rows = await conn.fetch(_CLAIM_OF[kind], domain, letters, pod, lease_s, _RECIPIENTS_AT_ONCE, _ALONG)
+        return _claims(await conn.fetch(_CLAIM_OF[kind], domain, letters, pod, lease_s, _RECIPIENTS_AT_ONCE, _ALONG))
+
+
+async def claim_these(store: Store, pod: str, letters: Sequence[tuple[SpoolId, str]], lease_s: float) -> list[Claim]:
+    """Lease those fresh letters, each an entry and a domain, that nobody has in hand."""
+    spool_ids, domains = [spool_id for spool_id, _ in letters], [domain for _, domain in letters]
+    async with store.driver("relay.claim_these") as conn:
+        return _claims(await conn.fetch(_CLAIM_THESE, spool_ids, domains, pod, lease_s, _RECIPIENTS_AT_ONCE, _ALONG))
+
+
+def _claims(rows: Iterable[Iterable[Any]]) -> list[Claim]:
     claims = []
     for letter, several in groupby(map(tuple, rows), key=lambda row: row[:_OF_LETTER]):
         recipients = list(several)

@@ -1,8 +1,9 @@
 """The way out: who is visited, by how many at once, and in whose turn.
 
 A visit is one task at one destination: it leases letters for a domain, has them carried one after the other, and goes
-on until none is left. Tickets begin visits for what was just accepted; a look at the queue every two seconds finds all
-else: retries, what a ticket was lost for, what did not fit. First attempts and retries have slots of their own, and of
+on until none is left. A ticket begins a visit with the letter that was just accepted, which ends with it unless others
+found no room meanwhile; a look at the queue every two seconds finds all else: retries, what a ticket was lost for, what
+did not fit. First attempts and retries have slots of their own, and of
 those for first attempts the last quarter is for destinations that have answered of late: whatever hangs, hangs
 elsewhere.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 
 from prometheus_client import Gauge
 
@@ -30,7 +32,7 @@ from services.mxrouter.carriage import Fate, Outcome
 from services.mxrouter.destinations import Destinations, Down
 from services.mxrouter.leases import Leases
 from services.mxrouter.plan import said
-from services.mxrouter.queue import Kind
+from services.mxrouter.queue import Claim, Kind
 from services.mxrouter.routes import Rules, destination, pick, table
 
 _LETTERS_AT_ONCE = 16  # leased by one visit ahead of need
@@ -58,6 +60,7 @@ class Relay:
         self._taken: Counter[Kind] = Counter()
         self._visited: Counter[tuple[str, Kind]] = Counter()
         self._visits: set[asyncio.Task[None]] = set()
+        self._behind: set[str] = set()  # domains for which fresh letters found no room
         self._rules: Rules = {}
         self._wake = asyncio.Event()
         self._draining = self._rules_old = False
@@ -75,8 +78,9 @@ class Relay:
         """Begin visits for what the tickets name. A ticket only wakes: what it finds no room for is found again."""
         try:
             spool_ids = [SpoolId(work.message.envelope.spool_id) for work in works]
-            for domain, letters in await queue.offered(self._store, spool_ids):
-                self._visit(domain, Kind.FRESH, letters)
+            for spool_id, domain in await queue.offered(self._store, spool_ids):
+                if not self._visit(domain, Kind.FRESH, spool_id):
+                    self._behind.add(domain)
         except StoreUnavailable as error:
             self._log.warning("relaying put off", reason=str(error), tickets=len(works))
             for work in works:
@@ -139,30 +143,29 @@ class Relay:
             of=None if unproven > 0 else self._destinations.living(),
         )
         for domain in names:
-            self._visit(domain, kind, 1)
+            self._visit(domain, kind)
 
-    def _visit(self, domain: str, kind: Kind, letters: int) -> None:
-        """Begin as many visits as the letters, the slots and the destination's limits allow."""
+    def _visit(self, domain: str, kind: Kind, first: SpoolId | None = None) -> bool:
+        """Begin a visit, if the slots and the destination's limits allow one more."""
         name = destination(pick(self._rules, "", domain))
         if self._draining:
-            return
+            return False
         if self._destinations.down(name) is not None:
             if not self._visited[domain, kind]:
                 # Needs no slot: nobody is connected to.
                 self._begin(domain, kind, name, slots=0)
-            return
-        while letters > 0 and self._destinations.open(name):
-            if self._room(kind, proven=self._destinations.alive(name)) <= 0:
-                return
-            self._begin(domain, kind, name, slots=1)
-            letters -= 1
+            return True
+        if not self._destinations.open(name) or self._room(kind, proven=self._destinations.alive(name)) <= 0:
+            return False
+        self._begin(domain, kind, name, slots=1, first=first)
+        return True
 
     def _room(self, kind: Kind, *, proven: bool) -> int:
         slots = self._slots[kind]
         reserved = slots // 4 if kind is Kind.FRESH and not proven else 0
         return slots - reserved - self._taken[kind]
 
-    def _begin(self, domain: str, kind: Kind, name: str, slots: int) -> None:
+    def _begin(self, domain: str, kind: Kind, name: str, slots: int, first: SpoolId | None = None) -> None:
         self._taken[kind] += slots
         self._visited[domain, kind] += 1
         self._destinations.enter(name)
@@ -178,15 +181,19 @@ class Relay:
             self._visits.discard(visit)
             self._wake.set()
 
-        visit = asyncio.create_task(self._stay(domain, kind, name), name=f"relay {domain}")
+        visit = asyncio.create_task(self._stay(domain, kind, name, first), name=f"relay {domain}")
         self._visits.add(visit)
         visit.add_done_callback(ended)
 
     # ---- a visit -----------------------------------------------------------------------------------------------
 
-    async def _stay(self, domain: str, kind: Kind, name: str) -> None:
+    async def _stay(self, domain: str, kind: Kind, name: str, first: SpoolId | None) -> None:
         letters = 1
         try:
+            if first is not None:
+                await self._send(await self._leases.claim_one(first, domain), name)
+                if domain not in self._behind:
+                    return
             while not self._draining:
                 if (down := self._destinations.down(name)) is not None:
                     more = await self._put_off(domain, kind, down)
@@ -207,7 +214,13 @@ class Relay:
             return False
         claims = await self._leases.claim(domain, kind, letters)
         if len(claims) == letters:
-            self._visit(domain, kind, 1)  # there may be more than one visit can do
+            self._visit(domain, kind)  # there may be more than one visit can do
+        elif kind is Kind.FRESH:
+            self._behind.discard(domain)
+        return await self._send(claims, name)
+
+    async def _send(self, claims: Sequence[Claim], name: str) -> bool:
+        """Have them carried, or give them back; False when there was none, or no more may be sent."""
         try:
             for at, claim in enumerate(claims):
                 down = self._destinations.down(name) is not None

@@ -181,6 +181,23 @@ async def test_a_change_is_heard_of_and_an_old_answer_is_not_kept_after_it(
     assert statements
 
 
+async def test_a_domain_of_others_is_asked_for_once_until_it_is_ours(
+    store: Store, book: Directory, hints: Hints, people: dict[str, Local], statements: Statements
+) -> None:
+    statements.clear()
+    for name in ("carol", "dave", "Eve"):
+        assert await book.resolve(parse(f"{name}@soon.test")) == Remote(parse(f"{name}@soon.test"))
+    assert not await book.owns("soon.test")
+    assert len(statements) == 1
+    async with store.begin("test") as conn:
+        await accounts.create_domain(conn, "soon.test")
+        await accounts.create(conn, "carol@soon.test")
+    await directory.announce(hints, domain="soon.test")
+    assert await book.owns("soon.test")
+    assert isinstance(await book.resolve(parse("carol@soon.test")), Local)
+    assert await book.resolve(parse("dave@soon.test")) == Unknown()
+
+
 async def test_many_who_ask_at_once_ask_once(book: Directory, people: dict[str, Local], statements: Statements) -> None:
     statements.clear()
     first = asyncio.create_task(book.resolve(parse("bob@posta.test")))
