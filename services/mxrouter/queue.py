@@ -109,10 +109,15 @@ _RETRY = (
 )
 _KINDS = {Kind.FRESH: _FRESH, Kind.RETRY: _RETRY}
 
+
+def _by_id(kind: Kind, alias: str) -> str:
+    return f"({_KINDS[kind].format(alias)}) IS TRUE"
+
+
 _OFFERED = """
 SELECT DISTINCT r.spool_id, r.domain FROM spool_recipients r
-WHERE r.spool_id = ANY($1::text[]) AND r.account_id IS NULL AND NOT r.held AND r.attempts = 0
-"""
+WHERE r.spool_id = ANY($1::text[]) AND {fresh}
+""".format(fresh=_by_id(Kind.FRESH, "r"))
 
 _DUE = """
 SELECT r.domain FROM spool_recipients r
@@ -122,11 +127,11 @@ GROUP BY r.domain ORDER BY min(r.due_at) LIMIT $3
 _DUE_OF = {kind: _DUE.format(due=due.format("r")) for kind, due in _KINDS.items()}
 
 # The head of a letter is its first recipient that can be leased: of two claimers, one has it and the other passes on.
-# All else of a letter is looked up by its id, in words that leave the planner no choice (`those_of` says why).
+# All else of a letter is looked up by its id, in words that leave the planner no choice (core/store/spool says why).
 _CLAIM = """
-WITH {named} heads AS (
+WITH heads AS (
   SELECT r.spool_id, r.domain FROM spool_recipients r
-  WHERE {which} AND {due_r} AND r.n = (
+  WHERE {which} AND r.n = (
     SELECT e.n FROM spool_recipients e
     WHERE e.spool_id = r.spool_id AND e.domain IS NOT DISTINCT FROM r.domain AND {due_e} ORDER BY e.n LIMIT 1)
   {most} FOR UPDATE SKIP LOCKED
@@ -151,19 +156,17 @@ ORDER BY s.spool_id, t.domain, t.n
 """
 
 
-def _claiming(kind: Kind, *, which: str, named: str = "", most: str = "") -> str:
-    due = _KINDS[kind]
-    return _CLAIM.format(
-        named=named, which=which, most=most, due_r=due.format("r"), due_e=due.format("e"), those_free=those_of("free")
-    )
+def _claiming(kind: Kind, which: str, most: str = "") -> str:
+    due_r, due_e, those_free = _by_id(kind, "r"), _by_id(kind, "e"), those_of("free")
+    return _CLAIM.format(which=which, most=most, due_r=due_r, due_e=due_e, those_free=those_free)
 
 
-_CLAIM_OF = {kind: _claiming(kind, which="r.domain = $1", most="ORDER BY r.due_at LIMIT $2") for kind in Kind}
-_CLAIM_THESE = _claiming(
-    Kind.FRESH,
-    named="named AS MATERIALIZED (SELECT * FROM unnest($1::text[], $2::text[]) AS l(spool_id, domain)),",
-    which="r.spool_id = ANY($1::text[]) AND ((r.spool_id, r.domain) IN (SELECT * FROM named)) IS TRUE",
-)
+_CLAIM_OF = {
+    kind: _claiming(kind, f"r.domain = $1 AND {due.format('r')}", "ORDER BY r.due_at LIMIT $2")
+    for kind, due in _KINDS.items()
+}
+_THESE = "r.spool_id = ANY($1::text[]) AND ((r.spool_id, r.domain) IN (SELECT * FROM unnest($1, $2::text[]))) IS TRUE"
+_CLAIM_THESE = _claiming(Kind.FRESH, f"{_THESE} AND {_by_id(Kind.FRESH, 'r')}")
 _OF_LETTER = 15
 # RFC 5321 4.5.3.1.8: a server takes at least a hundred. The others of the letter follow when these are settled, so what
 # a killed pod leaves behind is no more than that.
@@ -174,8 +177,7 @@ _ALONG = 8 * 1024
 _RENEW = """
 UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $5)
 FROM unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
-WHERE r.spool_id = ANY($1::text[])
-  AND r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
+WHERE r.spool_id = ANY($1) AND r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
 """
 
 _LEASES = "SELECT spool_id, n, attempts, due_at FROM spool_recipients WHERE leased_by IS NOT NULL"
@@ -188,8 +190,7 @@ WITH dead AS (
     ON r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.due_at = l.due_at
   WHERE r.leased_by IS NOT NULL FOR UPDATE OF r SKIP LOCKED
 )
-UPDATE spool_recipients r SET leased_by = NULL, due_at = now()
-WHERE {those}
+UPDATE spool_recipients r SET leased_by = NULL, due_at = now() WHERE {those}
 """.format(those=those_of("dead"))  # noqa: S608 - constant
 
 # Due later than any schedule says: the clock was ahead when that was written. Spread, for it may be everything.
@@ -199,21 +200,19 @@ WITH stranded AS (
   WHERE r.account_id IS NULL AND NOT r.held AND r.attempts > 0 AND r.leased_by IS NULL
     AND r.due_at > now() + make_interval(secs => $1) LIMIT $3 FOR UPDATE SKIP LOCKED
 )
-UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $2 * random())
-WHERE {those}
+UPDATE spool_recipients r SET due_at = now() + make_interval(secs => $2 * random()) WHERE {those}
 """.format(those=those_of("stranded"))  # noqa: S608 - constant
 
 # Not attempted after all: as if it had never been leased.
 _GIVE_BACK = """
 UPDATE spool_recipients r SET attempts = r.attempts - 1, due_at = now(), leased_by = NULL
 FROM unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
-WHERE r.spool_id = ANY($1::text[])
-  AND r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
+WHERE r.spool_id = ANY($1) AND r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
 """
 
 _STILL_OURS = """
-SELECT r.n FROM spool_recipients r JOIN unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
-  ON r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
+SELECT r.n FROM spool_recipients r, unnest($1::text[], $2::integer[], $3::integer[]) AS l(spool_id, n, attempts)
+WHERE r.spool_id = ANY($1) AND r.spool_id = l.spool_id AND r.n = l.n AND r.attempts = l.attempts AND r.leased_by = $4
 ORDER BY r.n FOR UPDATE OF r
 """
 

@@ -42,6 +42,7 @@ _NAK_S = 5.0
 _RULES_EVERY_S = 10.0
 _DEPTH_EVERY_S = 30.0
 _BREATH_S = 0.25  # between two looks, however many visits end
+_AT_WORK = 0.1  # of the time may be spent looking, however long the queue is
 _STATES = ("fresh", "waiting", "due", "sending", "held")
 
 
@@ -107,7 +108,7 @@ class Relay:
                     await self._measure()
             except StoreUnavailable as error:
                 self._log.warning("queue not looked at", reason=str(error))
-            await asyncio.sleep(_BREATH_S)
+            await asyncio.sleep(max(_BREATH_S, (loop.time() - now) / _AT_WORK))
             try:
                 async with asyncio.timeout(self._settings.poll_s):
                     await self._wake.wait()

@@ -69,6 +69,11 @@ class Due(NamedTuple):
 
 
 # Driver calls: every message passes here, and a group of accepts is one statement whatever its size.
+#
+# These tables are empty most of the time, and a planner that has seen them so takes reading all of a table, or of an
+# index of some of its rows, to be as good as looking one up: in a burst it is thousands of times as dear. So statements
+# that know the ids leave it no choice. IS TRUE keeps a condition from matching that of such an index, and an IN from
+# becoming a join.
 _INSERT = """
 WITH entries AS (
   INSERT INTO spool (spool_id, blob_id, prefix, size, sender, sender_account_id, door, client, junk, ret, envid,
@@ -88,7 +93,7 @@ SELECT s.spool_id, r.n, r.address, r.account_id, r.notify, r.orcpt, r.attempts, 
   EXISTS (SELECT FROM deliveries d WHERE (d.account_id, d.spool_id, d.n) = (r.account_id, r.spool_id, r.n))
 FROM spool s JOIN spool_recipients r USING (spool_id)
   LEFT JOIN accounts a ON a.account_id = r.account_id LEFT JOIN account_seq q ON q.account_id = r.account_id
-WHERE spool_id = ANY($1::text[]) AND r.account_id IS NOT NULL
+WHERE s.spool_id = ANY($1::text[]) AND r.spool_id = ANY($1::text[]) AND (r.account_id IS NOT NULL) IS TRUE
 ORDER BY spool_id, n
 """
 
@@ -99,20 +104,14 @@ r.spool_id = ANY(ARRAY(SELECT spool_id FROM {0})) AND ((r.spool_id, r.n) IN (SEL
 
 
 def those_of(table: str) -> str:
-    """SQL: the rows of `spool_recipients r` that `table` names by spool_id and n, found one by one.
-
-    A join would read better. But this table is empty most of the time, and a planner that has seen it so takes reading
-    all of it, for each row of `table`, to be as good as looking one up. This leaves it no choice: the index, and what
-    IS TRUE keeps from becoming a join.
-    """
+    """SQL: the rows of `spool_recipients r` that `table` names by spool_id and n, found one by one, never by a join."""
     return _ONE_BY_ONE.format(table)
 
 
 _FINISHING = f"""
-WITH {{lazy}} told AS MATERIALIZED (
-  SELECT * FROM unnest($1::text[], $2::integer[]) AS d(spool_id, n)
-), done AS (
-  DELETE FROM spool_recipients r WHERE {those_of("told")} RETURNING r.spool_id, r.n
+WITH {{lazy}} done AS (
+  DELETE FROM spool_recipients r
+  WHERE {those_of("unnest($1::text[], $2::integer[]) AS told(spool_id, n)")} RETURNING r.spool_id, r.n
 ), empty AS (
   DELETE FROM spool s WHERE s.spool_id = ANY(ARRAY(SELECT spool_id FROM done)) AND (
     SELECT r.n FROM spool_recipients r

@@ -11,6 +11,7 @@ import pytest
 
 from services.core.ids import BlobId, SpoolId
 from services.core.store import spool
+from services.core.store.engine import Driver
 from services.core.store.spool import Entry, Recipient
 from services.mxrouter import queue
 from services.mxrouter.queue import Claim, Kind, Postponed, PutOff
@@ -321,35 +322,53 @@ async def test_a_hundred_thousand_rows_are_never_read_through(house: House) -> N
 _SIXTEEN = "'{{{}}}', '{{{}}}'".format(",".join(f"s{g}" for g in range(1, 17)), ",".join("0" * 16))
 
 
+_DOMAINS = "'{{{}}}'".format(",".join(["busy.test"] * 16))
+_SIXTEEN_TO_BUSY = f"{_SIXTEEN.partition(', ')[0]}, {_DOMAINS}"
+
+
+@pytest.mark.parametrize("before", ["empty", "full of others"])
 @pytest.mark.parametrize(
     ("statement", "values", "attempts", "most"),
     [
+        (queue._OFFERED, _SIXTEEN.partition(", ")[0], 0, 1000),
+        (queue._CLAIM_THESE, f"{_SIXTEEN_TO_BUSY}, 'a', 60, 100, 1024", 0, 2000),
         (queue._CLAIM_OF[Kind.FRESH], "'busy.test', 16, 'a', 60, 100, 1024", 0, 2000),
         (queue._CLAIM_OF[Kind.RETRY], "'busy.test', 16, 'a', 60, 100, 1024", 1, 2000),
         (queue._PUT_OFF_OF[Kind.FRESH], "'busy.test', 60, 60, '', '', 1000", 0, 60_000),
         (queue._PUT_OFF_OF[Kind.RETRY], "'busy.test', 60, 60, '', '', 1000", 1, 60_000),
         (spool._FINISH, _SIXTEEN, 0, 2000),
+        (spool._DUE_LOCAL, _SIXTEEN.partition(", ")[0], 0, 1000),
     ],
-    ids=["claim fresh", "claim retry", "put off fresh", "put off retry", "finish"],
+    ids=["offered", "claim these", "claim fresh", "claim retry", "put off fresh", "put off retry", "finish", "local"],
 )
-async def test_a_burst_is_read_by_plans_made_for_an_empty_queue(
-    house: House, statement: str, values: str, attempts: int, most: int
+async def test_a_burst_is_read_by_plans_made_before_it(
+    house: House, statement: str, values: str, attempts: int, most: int, before: str
 ) -> None:
     """To look at all of it for each letter would be millions of rows: nothing is read but what is asked for."""
+    local = "1" if statement == spool._DUE_LOCAL else "NULL"
     async with house.store.driver("test") as conn:
+        if before != "empty":
+            await _fill(conn, "x", "x@others.test", 1 - attempts, "NULL" if local == "1" else "1")
         await conn.execute("VACUUM ANALYZE spool, spool_recipients")
         await conn.execute(f"PREPARE asked AS {statement}")
         await conn.execute(f"EXECUTE asked({values})")
-        await conn.execute(
-            "INSERT INTO spool (spool_id, blob_id, prefix, size, sender, door)"
-            " SELECT 's' || g, ''::bytea, ''::bytea, 1, 'a@b', 'mx' FROM generate_series(1, 2000) g"
-        )
-        await conn.execute(
-            "INSERT INTO spool_recipients (spool_id, n, address, attempts, notice_at)"
-            " SELECT 's' || g, 0, 'x@busy.test', $1, now() + interval '1 hour' FROM generate_series(1, 2000) g",
-            attempts,
-        )
+        await _fill(conn, "s", "x@busy.test", attempts, local)
         explained = await conn.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE asked({values})")
         await conn.execute("DEALLOCATE asked")
     plan = json.loads(explained)[0]["Plan"]
     assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < most, explained
+
+
+async def _fill(conn: Driver, prefix: str, address: str, attempts: int, account_id: str) -> None:
+    await conn.execute(
+        "INSERT INTO spool (spool_id, blob_id, prefix, size, sender, door)"
+        " SELECT $1 || g, ''::bytea, ''::bytea, 1, 'a@b', 'mx' FROM generate_series(1, 2000) g",
+        prefix,
+    )
+    await conn.execute(
+        "INSERT INTO spool_recipients (spool_id, n, address, attempts, notice_at, account_id)"
+        f" SELECT $1 || g, 0, $2, $3, now() + interval '1 hour', {account_id} FROM generate_series(1, 2000) g",
+        prefix,
+        address,
+        attempts,
+    )
