@@ -170,7 +170,7 @@ _CLAIM_THESE = _claiming(Kind.FRESH, f"{_THESE} AND {_by_id(Kind.FRESH, 'r')}")
 _OF_LETTER = 15
 # RFC 5321 4.5.3.1.8: a server takes at least a hundred. The others of the letter follow when these are settled, so what
 # a killed pod leaves behind is no more than that.
-_RECIPIENTS_AT_ONCE = 100
+RECIPIENTS_AT_ONCE = 100
 # Octets of a message that comes with its claim, which saves a statement; more would be memory that nobody has allowed.
 _ALONG = 8 * 1024
 
@@ -281,14 +281,14 @@ async def due(
 async def claim(store: Store, pod: str, domain: str, kind: Kind, letters: int, lease_s: float) -> list[Claim]:
     """Lease up to so many letters for that domain to `pod`; what others have in hand is passed over."""
     async with store.driver("relay.claim") as conn:
-        return _claims(await conn.fetch(_CLAIM_OF[kind], domain, letters, pod, lease_s, _RECIPIENTS_AT_ONCE, _ALONG))
+        return _claims(await conn.fetch(_CLAIM_OF[kind], domain, letters, pod, lease_s, RECIPIENTS_AT_ONCE, _ALONG))
 
 
 async def claim_these(store: Store, pod: str, letters: Sequence[tuple[SpoolId, str]], lease_s: float) -> list[Claim]:
     """Lease those fresh letters, each an entry and a domain, that nobody has in hand."""
     spool_ids, domains = [spool_id for spool_id, _ in letters], [domain for _, domain in letters]
     async with store.driver("relay.claim_these") as conn:
-        return _claims(await conn.fetch(_CLAIM_THESE, spool_ids, domains, pod, lease_s, _RECIPIENTS_AT_ONCE, _ALONG))
+        return _claims(await conn.fetch(_CLAIM_THESE, spool_ids, domains, pod, lease_s, RECIPIENTS_AT_ONCE, _ALONG))
 
 
 def _claims(rows: Iterable[Iterable[Any]]) -> list[Claim]:

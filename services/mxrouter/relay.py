@@ -32,7 +32,7 @@ from services.mxrouter.carriage import Fate, Outcome
 from services.mxrouter.destinations import Destinations, Down
 from services.mxrouter.leases import Leases
 from services.mxrouter.plan import said
-from services.mxrouter.queue import Claim, Kind
+from services.mxrouter.queue import RECIPIENTS_AT_ONCE, Claim, Kind
 from services.mxrouter.routes import Rules, destination, pick, table
 
 _LETTERS_AT_ONCE = 16  # leased by one visit ahead of need
@@ -192,8 +192,9 @@ class Relay:
         letters = 1
         try:
             if first is not None:
-                await self._send(await self._leases.claim_one(first, domain), name)
-                if domain not in self._behind:
+                claims = await self._leases.claim_one(first, domain)
+                await self._send(claims, name)
+                if domain not in self._behind and not _left_over(claims):
                     return
             while not self._draining:
                 if (down := self._destinations.down(name)) is not None:
@@ -214,25 +215,26 @@ class Relay:
         if not self._destinations.may_send(name):
             return False
         claims = await self._leases.claim(domain, kind, letters)
-        if len(claims) == letters:
+        more = len(claims) == letters or _left_over(claims)
+        if more:
             self._visit(domain, kind)  # there may be more than one visit can do
         elif kind is Kind.FRESH:
             self._behind.discard(domain)
-        return await self._send(claims, name)
+        return (await self._send(claims, name) and more) or self._destinations.down(name) is not None
 
     async def _send(self, claims: Sequence[Claim], name: str) -> bool:
-        """Have them carried, or give them back; False when there was none, or no more may be sent."""
+        """Have them carried; False when some had to be given back."""
         try:
             for at, claim in enumerate(claims):
                 down = self._destinations.down(name) is not None
                 if self._draining or down or not self._destinations.may_send(name):
                     await self._leases.give_back(claims[at:])
-                    return down
+                    return False
                 await self._attempts.make(claim, self._rules, name)
                 self._leases.settled([claim])
         finally:
             self._leases.settled(claims)  # what an error left unsettled: its lease may run out
-        return bool(claims)
+        return True
 
     async def _put_off(self, domain: str, kind: Kind, down: Down) -> bool:
         """Let all of the domain wait, most of them by one statement; False when that is done."""
@@ -295,3 +297,8 @@ class Relay:
             depth = depths.get(state)
             self._recipients.labels(state).set(depth.recipients if depth else 0)
             self._oldest.labels(state).set(depth.oldest_s if depth else 0.0)
+
+
+def _left_over(claims: Sequence[Claim]) -> bool:
+    """Whether one of them has more recipients than are leased at once."""
+    return any(len(claim.recipients) >= RECIPIENTS_AT_ONCE for claim in claims)
