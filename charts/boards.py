@@ -99,6 +99,7 @@ def scaling_panels() -> tuple[Panel, ...]:
     """For each service: its pods, what they carry, and what that costs."""
     carried = (
         *((total(f"posta_{name}_connections"), name) for name in (*DOORS, *READERS)),
+        *((total(f"posta_{name}_messages_in_hand"), f"{name}: messages") for name in DOORS),
         (total("posta_filter_scans_in_hand"), "filter: scans"),
         (most("posta_delivery_work_pending", more='subject="local"'), "delivery: tickets"),
         (rate("posta_sync_requests_total"), "sync: requests/s"),

@@ -20,8 +20,8 @@ from services.core.address import Address, BadAddress, parse
 from services.core.bus import directory_changed
 from services.core.cache import Cache
 from services.core.ids import AccountId
-from services.core.store import accounts, secrets
-from services.core.store.accounts import NoSuchAccount, Place
+from services.core.store import accounts, places, secrets
+from services.core.store.accounts import NoSuchAccount
 from services.core.store.engine import Connection, Store
 
 DEPTH = 10  # aliases that lead to aliases; deeper is nowhere
@@ -159,11 +159,11 @@ class Directory:
 
     async def _ask_owned(self, account_id: AccountId) -> frozenset[str]:
         async with self._store.query("directory.owned") as conn:
-            return await accounts.owned(conn, account_id)
+            return await places.owned(conn, account_id)
 
     async def _ask_room(self, account_id: AccountId) -> tuple[int | None, int]:
         async with self._store.query("directory.room") as conn:
-            return await accounts.usage(conn, account_id)
+            return await places.usage(conn, account_id)
 
     async def owns(self, domain: str) -> bool:
         """Whether mail for the domain is ours to take."""
@@ -172,14 +172,14 @@ class Directory:
     async def _ask(self, address: Address) -> Resolution:
         age = self._foreign.age
         async with self._store.query("directory.resolve") as conn:
-            if srs.is_rewritten(address) and await accounts.places(conn, [address.key], [address.domain]):
+            if srs.is_rewritten(address) and await places.places(conn, [address.key], [address.domain]):
                 return await self._returned(conn, address)
             walk = _Walk(address)
             for _ in range(DEPTH + 1):
                 if not walk.open:
                     break
                 keys = list({key for each in walk.open for key in _candidates(each)})
-                walk.step(await accounts.places(conn, keys, list({each.domain for each in walk.open})))
+                walk.step(await places.places(conn, keys, list({each.domain for each in walk.open})))
         result = walk.result()
         if isinstance(result, Remote):
             self._foreign.put(address.domain, True, age)
@@ -202,10 +202,10 @@ class _Walk:
         self._suspended = ""
         self._ends: dict[object, Local | Remote] = {}
 
-    def step(self, rows: Sequence[Place]) -> None:
+    def step(self, rows: Sequence[places.Place]) -> None:
         """Take what the store knows of the open addresses; the next level stands in `open`."""
         ours = {row.domain for row in rows}
-        found: dict[str, list[Place]] = {}
+        found: dict[str, list[places.Place]] = {}
         for row in rows:
             if row.address is not None:
                 found.setdefault(row.address, []).append(row)
@@ -216,7 +216,7 @@ class _Walk:
             elif hit := next((found[key] for key in _candidates(address) if key in found), None):
                 self._take(hit)
 
-    def _take(self, rows: Sequence[Place]) -> None:
+    def _take(self, rows: Sequence[places.Place]) -> None:
         for row in rows:
             if row.account_id is None:
                 self._follow(row.target or "")

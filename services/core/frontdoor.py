@@ -59,5 +59,5 @@ async def open_smtp(
         implicit_tls=implicit_tls,
         proxy=proxies(service),
     )
-    service.shows_connections("smtps" if implicit_tls else "smtp", server)
+    service.shows_messages("smtps" if implicit_tls else "smtp", server)
     service.on_drain(server.close)

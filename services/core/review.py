@@ -55,11 +55,11 @@ class Review:
             self._trace(shown, "deleted", ", ".join(gone[:10]), f"by {by}")
         return gone
 
-    async def train(self, spool_id: str, by: str) -> list[str]:
-        """Learn that the message is spam, and give it up; the addresses it was held for."""
+    async def train(self, spool_id: str, by: str, ns: Sequence[int] | None = None) -> list[str]:
+        """Learn that the message is spam, and give it up as `delete` does."""
         shown = await quarantine.get(self._store, spool_id)
         learn(self._bus, shown.spool_id, shown.blob_id, spam=True)
-        return await self.delete(spool_id, by)
+        return await self.delete(spool_id, by, ns)
 
     def _trace(self, shown: Shown, step: str, recipient: str, detail: str) -> None:
         self._bus.publish_trace(event(shown, step, recipient, detail, service=self._service, host=self._host))

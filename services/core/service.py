@@ -42,6 +42,14 @@ class Listening(Protocol):
         """How many are open."""
 
 
+class Receiving(Listening, Protocol):
+    """A door that messages come in by."""
+
+    @property
+    def messages(self) -> int:
+        """How many have begun to come and are not answered yet."""
+
+
 class Service:
     """What a service's `main` is given: its settings, log and metrics, and where it registers what it runs."""
 
@@ -52,6 +60,7 @@ class Service:
         self.metrics = Metrics(name)
         self.spans = OFF
         self._connections: Gauge | None = None
+        self._messages: Gauge | None = None
         self.draining = False
         self._started = False
         self._stop = asyncio.Event()
@@ -82,6 +91,14 @@ class Service:
         if self._connections is None:
             self._connections = self.metrics.gauge("connections", "Connections that are open.", ["door"])
         self._connections.labels(door).set_function(lambda: listener.connections)
+
+    def shows_messages(self, door: str, listener: Receiving) -> None:
+        """Export how many connections `door` has open, and how many messages come in by them: each is in memory."""
+        self.shows_connections(door, listener)
+        if self._messages is None:
+            what = "Messages that are being received, from DATA or the first BDAT to the reply."
+            self._messages = self.metrics.gauge("messages_in_hand", what, ["door"])
+        self._messages.labels(door).set_function(lambda: listener.messages)
 
     def export_spans(self) -> None:
         """Have spans sent to the collector that is set, if one is. Raises BadSettings where that was not installed."""

@@ -19,6 +19,7 @@ from services.dev.quarantine_verbs import quarantine
 from services.dev.queue_verbs import queue
 from services.dev.route_verbs import route
 from services.dev.status import show, status
+from services.dev.token_verbs import token
 from services.dev.trouble import Trouble
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 domain.command("dkim")(dkim)
-for group in (domain, account, alias, quota, quarantine, queue, route):
+for group in (domain, account, alias, quota, quarantine, queue, route, token):
     app.add_typer(group)
 app.command("apply")(apply)
 app.command("export")(export)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from services.contracts.v1.mail_pb2 import RelayDestination
+from services.core.journeys import Journey
 from services.core.subjects import relay_destination
 from services.dev.demo import ARRIVAL_S, letter, trust
 from services.dev.home import Home, find
@@ -16,7 +17,7 @@ from services.dev.mailtalk import Idler, submit
 from services.dev.people import ALICE, CAROL, DOMAIN, FAR, PASSWORD
 from services.dev.quiet import bus_at
 from services.dev.status import status
-from services.dev.trace import Journey, journeys, show
+from services.dev.trace import journeys, show
 from services.dev.trouble import Trouble
 
 State = Mapping[str, Any]

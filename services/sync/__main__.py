@@ -8,9 +8,10 @@ from services.core.review import Review
 from services.core.seal import Seal
 from services.core.service import Service, run
 from services.core.spool import Spool
-from services.sync import admin, autoconfig, checkup, mtasts, outbound, quarantine, review, signing
+from services.sync import admin, autoconfig, checkup, mtasts, outbound, quarantine, review, signing, tokens, traces
 from services.sync.app import application
 from services.sync.doors import doors
+from services.sync.guard import Guard
 from services.sync.meter import Meter
 from services.sync.server import Door
 
@@ -28,10 +29,13 @@ async def main(service: Service) -> None:
         checkup.doctor(resolver, settings),
         quarantine.part(held),
         outbound.routes_part(Seal(settings.seal.secret, settings.seal.former)),
+        tokens.part,
+        traces.part,
     )
+    guard = Guard(store, settings.sync.admin_token, settings.login, service.log)
     app = application(
         (
-            admin.router(store, bus, settings.sync.admin_token, *parts),
+            admin.router(store, bus, guard, *parts),
             review.router(store, held),
             autoconfig.router(doors(settings.sync, settings.hostname)),
             mtasts.router(settings.sync, settings.hostname),

@@ -13,8 +13,10 @@ from starlette.exceptions import HTTPException
 
 from services.core.address import BadAddress
 from services.core.auth.passwords import BadPassword
+from services.core.bus import BusUnavailable
 from services.core.dkim.keys import KeyUnusable
 from services.core.dkim.rotation import RotationRefused
+from services.core.journeys import NoSuchJourney
 from services.core.seal import NoSeal, Unopened
 from services.core.store.accounts import AlreadyExists, InUse, NoSuchAccount, NoSuchAddress, NoSuchDomain
 from services.core.store.credentials import NoSuchCredential
@@ -22,18 +24,22 @@ from services.core.store.engine import StoreUnavailable
 from services.core.store.quarantine import NoSuchMessage
 from services.core.store.queued import NotQueued
 from services.core.store.routes import BadRule, NoSuchRule
+from services.core.store.tokens import BadToken, NoSuchToken
 from services.core.telemetry import logger
 
 _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (BadAddress, HTTPStatus.UNPROCESSABLE_ENTITY),
     (BadPassword, HTTPStatus.UNPROCESSABLE_ENTITY),
     (BadRule, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (BadToken, HTTPStatus.UNPROCESSABLE_ENTITY),
     (KeyUnusable, HTTPStatus.UNPROCESSABLE_ENTITY),
     (NoSuchAccount, HTTPStatus.NOT_FOUND),
     (NoSuchDomain, HTTPStatus.NOT_FOUND),
     (NoSuchAddress, HTTPStatus.NOT_FOUND),
     (NoSuchCredential, HTTPStatus.NOT_FOUND),
     (NoSuchRule, HTTPStatus.NOT_FOUND),
+    (NoSuchToken, HTTPStatus.NOT_FOUND),
+    (NoSuchJourney, HTTPStatus.NOT_FOUND),
     (NotQueued, HTTPStatus.NOT_FOUND),
     (NoSuchMessage, HTTPStatus.NOT_FOUND),
     (AlreadyExists, HTTPStatus.CONFLICT),
@@ -41,6 +47,7 @@ _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (RotationRefused, HTTPStatus.CONFLICT),
     (NoSeal, HTTPStatus.CONFLICT),
     (Unopened, HTTPStatus.CONFLICT),
+    (BusUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
@@ -68,8 +75,9 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, 
 
 async def _domain_error(_request: Request, error: Exception) -> JSONResponse:
     status = next(status for kind, status in _STATUS if isinstance(error, kind))
-    detail = "The mail store cannot be reached" if isinstance(error, StoreUnavailable) else str(error)
-    headers = {"Retry-After": "10"} if isinstance(error, StoreUnavailable) else None
+    away = status == HTTPStatus.SERVICE_UNAVAILABLE
+    what = "mail store" if isinstance(error, StoreUnavailable) else "message bus"
+    detail, headers = (f"The {what} cannot be reached", {"Retry-After": "10"}) if away else (str(error), None)
     return problem(status, detail or status.phrase, headers)
 
 

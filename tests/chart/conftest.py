@@ -25,7 +25,8 @@ INSTALLS: dict[str, Tree] = {
         "commonLabels": {"team": "mail"},
         "commonAnnotations": {"owner": "postmaster"},
         "settings": {"log": {"level": "debug"}, "limits": {"message_size": 104857600}},
-        "nats": {"members": 3},
+        "nats": {"members": 3, "exporter": {"enabled": True}},
+        "postgres": {"exporter": {"enabled": True}},
         "clamd": {"enabled": True},
         "rspamd": {"enabled": True, "redis": "redis:6379"},
         "ingress": {"enabled": True, "className": "nginx"},
@@ -98,6 +99,8 @@ INSTALLS: dict[str, Tree] = {
         "canary": {"enabled": True},
     },
     "some": {
+        "nats": {"exporter": {"enabled": True}},
+        "metrics": {"podMonitor": True},
         "services": {"pop": {"enabled": False}, "sync": {"enabled": False}, "imap": {"ports": {"imap": 0}}},
         "networkPolicy": {"clients": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]},
     },

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import helm_python
 import pytest
 
 from services.admin.declared import read
@@ -119,6 +120,9 @@ MEASURES = {
 }
 
 
+SECOND = {"submission": ["posta_submission_messages_in_hand"], "mx": ["posta_mxrouter_messages_in_hand"]}
+
+
 def measure(metric: dict[str, Any]) -> str:
     return str(metric.get("pods", metric.get("external", {})).get("metric", {}).get("name", ""))
 
@@ -128,8 +132,9 @@ def test_each_service_scales_by_its_own_measure_and_by_cpu(
     rendered: dict[str, Rendered], service: str, name: str
 ) -> None:
     scaler = rendered["scaled"].kind("HorizontalPodAutoscaler")[f"posta-{service}"]["spec"]
-    own, cpu = scaler["metrics"]
+    own, *more, cpu = scaler["metrics"]
     assert measure(own) == name
+    assert list(map(measure, more)) == SECOND.get(service, [])
     assert cpu["resource"]["name"] == "cpu"
     assert scaler["scaleTargetRef"]["name"] == f"posta-{service}"
     assert scaler["minReplicas"] == 3
@@ -147,13 +152,20 @@ def test_keda_scales_by_the_same_measures(rendered: dict[str, Rendered]) -> None
     assert set(made) == {f"posta-{service}" for service in MEASURES}
     assert not rendered["keda"].kind("HorizontalPodAutoscaler")
     for service, name in MEASURES.items():
-        query = made[f"posta-{service}"]["spec"]["triggers"][0]["metadata"]["query"]
-        assert name.removesuffix("_per_second") in query
-        assert 'namespace="mail"' in query
+        triggers = made[f"posta-{service}"]["spec"]["triggers"]
+        queries = [each["metadata"]["query"] for each in triggers if each["type"] == "prometheus"]
+        for wanted, query in zip([name, *SECOND.get(service, [])], queries, strict=True):
+            assert wanted.removesuffix("_per_second") in query
+            assert 'namespace="mail"' in query
     # More pods do not make a message younger; they do divide what is pending.
     kinds = {name: each["spec"]["triggers"][0]["metricType"] for name, each in made.items()}
     assert {name for name, kind in kinds.items() if kind == "Value"} == {"posta-relay"}
     assert set(kinds.values()) == {"Value", "AverageValue"}
+
+
+def test_a_measure_that_a_service_has_not_is_refused(render: Render) -> None:
+    with pytest.raises(helm_python.HelmRenderError, match=r"services\.imap\.autoscaling\.messages"):
+        render({"services": {"imap": {"autoscaling": {"enabled": True, "messages": 5}}}})
 
 
 def test_without_autoscaling_the_number_is_fixed(rendered: dict[str, Rendered]) -> None:

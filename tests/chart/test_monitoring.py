@@ -70,9 +70,10 @@ def test_every_metric_that_is_asked_for_exists() -> None:
 
 def test_what_services_scale_by_exists(rendered: dict[str, Rendered]) -> None:
     for each in rendered["keda"].kind("ScaledObject").values():
-        metrics = asked(each["spec"]["triggers"][0]["metadata"]["query"])
-        assert metrics
-        assert metrics <= exported()
+        for trigger in each["spec"]["triggers"]:
+            metrics = asked(trigger["metadata"].get("query", ""))
+            assert bool(metrics) == (trigger["type"] == "prometheus")
+            assert metrics <= exported()
 
 
 def test_what_is_made_is_up_to_date() -> None:

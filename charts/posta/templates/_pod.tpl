@@ -16,6 +16,23 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/*
+What the sidecars that tell Prometheus of Postgres and NATS have in common. They are not probed: a pod is ready when all
+of its containers are, and whoever measures the store must not take it away.
+*/}}
+{{- define "posta.exporter" -}}
+image: {{ .image }}
+securityContext:
+  {{- include "posta.containerSecurity" . | nindent 2 }}
+resources:
+  {{- toYaml .resources | nindent 2 }}
+{{- end }}
+
+{{/* The label by which a ServiceMonitor finds the Service of a store that has an exporter. */}}
+{{- define "posta.scraped" -}}
+{{ .exporter.enabled | ternary (dict "posta/metrics" "true") dict | toYaml }}
+{{- end }}
+
 {{/* Head of every pod spec of ours. */}}
 {{- define "posta.podHead" -}}
 serviceAccountName: {{ .account | default (include "posta.serviceAccount" .root) }}

@@ -26,6 +26,7 @@ async def data(conversation: Conversation, argument: str) -> Reply:
         return replies.SYNTAX.about("DATA")
     if not transaction.recipients:
         return replies.NO_RECIPIENTS
+    transaction.chunks = []
     conversation.channel.send(replies.START_INPUT.wire)
     event = await conversation.channel.message(conversation.options.max_size)
     if isinstance(event, Message):
@@ -44,15 +45,15 @@ async def bdat(conversation: Conversation, argument: str) -> Reply:
         return replies.SYNTAX.about("BDAT octets [LAST]")
     size = int(count)
     problem = _problem(conversation, size)
+    if problem is None and session.transaction is not None and session.transaction.chunks is None:
+        session.transaction.chunks = []
     event = await conversation.channel.chunk(size, keep=problem is None)
     transaction = session.transaction
-    if problem is not None or transaction is None or not isinstance(event, Chunk):
+    if problem is not None or transaction is None or transaction.chunks is None or not isinstance(event, Chunk):
         if problem is replies.MESSAGE_TOO_BIG:
             # What follows of this message finds no transaction and is refused as well.
             session.transaction = None
         return problem or replies.MAIL_FIRST
-    if transaction.chunks is None:
-        transaction.chunks = []
     transaction.chunks.append(event.octets)
     conversation.channel.progressed()
     if not last:

@@ -58,7 +58,7 @@ class Server:
         self._hooks, self._options, self._log = hooks, options, log
         self._tls, self._implicit_tls = tls, implicit_tls
         self._loop = asyncio.get_running_loop()
-        self._live: set[Connection] = set()
+        self._live: dict[Connection, Session] = {}
         self._reception = Reception(
             self._attend,
             log,
@@ -72,6 +72,12 @@ class Server:
     def connections(self) -> int:
         """How many peers there are."""
         return self._reception.connections
+
+    @property
+    def messages(self) -> int:
+        """How many messages have begun to come and are not answered yet."""
+        open_ = (session.transaction for session in self._live.values())
+        return sum(transaction is not None and transaction.chunks is not None for transaction in open_)
 
     @property
     def addresses(self) -> tuple[Ends, ...]:
@@ -101,13 +107,13 @@ class Server:
             self._log.debug("connection failed before the greeting", reason=str(error))
             sock.close()
             return
-        self._live.add(connection)
+        self._live[connection] = session
         try:
             if self._reception.closing:
                 connection.drain()
             await converse(Conversation(self._hooks, self._options, session, connection, self._log))
         finally:
-            self._live.discard(connection)
+            del self._live[connection]
             connection.close()
 
     async def _connect(self, connection: Connection, sock: socket.socket) -> None:

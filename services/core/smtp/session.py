@@ -55,7 +55,7 @@ class Transaction:
 
     sender: Sender
     recipients: list[Recipient] = field(default_factory=list)
-    chunks: list[bytes] | None = None  # of BDAT; None until the first
+    chunks: list[bytes] | None = None  # of BDAT; None until the message begins, by DATA too
     facts: object | None = None  # whatever the door wants to remember; it alone knows the type
 
     @property

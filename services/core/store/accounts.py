@@ -1,4 +1,4 @@
-"""Domains, accounts and the addresses that lead to them: what provisioning writes and the directory reads.
+"""Domains, accounts and the addresses that lead to them: what provisioning writes (`places` is what is asked of it).
 
 Every change to an address first locks its domain's row, so that "is it free?" and "take it" are one step and a domain
 cannot vanish beneath a new account. Tell the caches after the commit: `directory.announce`.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from sqlalchemy import TextClause, bindparam, text
 from sqlalchemy import delete as delete_from
@@ -20,6 +20,9 @@ from services.core.address import BadAddress
 from services.core.ids import AccountId
 from services.core.store import folders, numbers, quarantine
 from services.core.store.tables import metadata
+
+Domains: TypeAlias = list[str] | None
+"""Where a list is kept `within` so many domains; None: everywhere."""
 
 ACTIVE, SUSPENDED = "active", "suspended"
 _LEGACY_DN = "/o=posta/ou=exchange administrative group (fydibohf23spdlt)/cn=recipients/cn={}"
@@ -73,25 +76,18 @@ class Alias(NamedTuple):
     targets: tuple[str, ...]
 
 
-class Place(NamedTuple):
-    """What the directory needs of one address: an account's, or one target of an alias."""
-
-    domain: str
-    address: str | None  # None: the domain is ours and nothing that was asked for exists in it
-    target: str | None
-    account_id: AccountId | None
-    primary: str | None
-    status: str | None
-    quota_octets: int | None
-
-
 _ADD_DOMAIN = text("INSERT INTO domains (domain) VALUES (:domain) ON CONFLICT DO NOTHING")
-_LIST_DOMAINS = text("SELECT domain FROM domains WHERE domain > :after ORDER BY domain LIMIT :limit")
+_WITHIN = "(cast(:within AS text[]) IS NULL OR {} = ANY(:within))"
+_LIST_DOMAINS = text(
+    f"SELECT domain FROM domains WHERE domain > :after AND {_WITHIN.format('domain')} ORDER BY domain LIMIT :limit"  # noqa: S608 - constant
+)
 _LOCK_DOMAIN = text("SELECT domain FROM domains WHERE domain = :domain FOR UPDATE")
 _DOMAIN_IN_USE = text("SELECT EXISTS (SELECT FROM addresses WHERE domain = :domain)")
 _IS_OURS = text("SELECT EXISTS (SELECT FROM domains WHERE domain = :domain)")
 _DELETE_DOMAIN = text("""
-WITH keys AS (DELETE FROM dkim_keys WHERE domain = :domain) DELETE FROM domains WHERE domain = :domain
+WITH keys AS (DELETE FROM dkim_keys WHERE domain = :domain),
+  tokens AS (UPDATE admin_tokens SET domains = array_remove(domains, :domain) WHERE :domain = ANY(domains))
+DELETE FROM domains WHERE domain = :domain
 """)
 
 _ACCOUNT = """
@@ -103,8 +99,8 @@ WHERE d.kind = 'account' AND
 _GET = text(_ACCOUNT + "d.address = :address")
 _GET_BY_ID = text(_ACCOUNT + "a.account_id = :account_id AND d.address = a.address")
 _LIST = text(
-    _ACCOUNT + "d.address = a.address AND d.address > :after AND (:domain = '' OR d.domain = :domain) "
-    "ORDER BY d.address LIMIT :limit"
+    _ACCOUNT + "d.address = a.address AND d.address > :after AND (:domain = '' OR d.domain = :domain) AND "
+    f"{_WITHIN.format('d.domain')} ORDER BY d.address LIMIT :limit"
 )
 _TAKEN = text("SELECT kind FROM addresses WHERE address = :address LIMIT 1")
 _CREATE = text("""
@@ -131,12 +127,12 @@ _REMOVE_ALIAS = text("""
 DELETE FROM addresses
 WHERE address = :address AND kind = 'alias' AND (cast(:target AS text) IS NULL OR lower(target) = lower(:target))
 """)
-_LIST_ALIASES = text("""
+_LIST_ALIASES = text(f"""
 SELECT address, array_agg(target ORDER BY target) AS targets FROM addresses
-WHERE kind = 'alias' AND address > :after AND (:domain = '' OR domain = :domain)
+WHERE kind = 'alias' AND address > :after AND (:domain = '' OR domain = :domain) AND {_WITHIN.format("domain")}
   AND (:target = '' OR address IN (SELECT address FROM addresses WHERE kind = 'alias' AND target = :target))
 GROUP BY address ORDER BY address LIMIT :limit
-""")
+""")  # noqa: S608 - constant
 # An alias that led to a deleted account must not lead to whoever is given the address next.
 _DROP_ALIASES_TO = text("""
 DELETE FROM addresses WHERE kind = 'alias'
@@ -148,26 +144,6 @@ _DELETE_EVERYWHERE = tuple(
     for table in reversed(metadata.sorted_tables)
     if "account_id" in table.c and table.info["distribution"] in ("account_id", "reference")
 )
-
-_PLACES = text("""
-SELECT d.domain, r.address, r.target, r.account_id, a.address, a.status, a.quota_octets
-FROM domains d
-LEFT JOIN addresses r ON r.domain = d.domain AND r.address = ANY(:addresses)
-LEFT JOIN accounts a ON a.account_id = r.account_id
-WHERE d.domain = ANY(:domains)
-""")
-_ROOM = text("""
-SELECT a.quota_octets, s.used_octets FROM accounts a JOIN account_seq s USING (account_id)
-WHERE account_id = :account_id
-""")
-_OWNED = text("""
-WITH RECURSIVE own (address) AS (
-  SELECT address FROM addresses WHERE account_id = :account_id AND kind = 'account'
-  UNION
-  SELECT a.address FROM own JOIN addresses a ON a.target = own.address AND a.kind = 'alias'
-  WHERE NOT EXISTS (SELECT FROM addresses o WHERE o.address = a.address AND o.target <> a.target)
-) SELECT address FROM own
-""")
 
 
 # ---- domains ---------------------------------------------------------------------------------------------------
@@ -181,9 +157,12 @@ async def create_domain(conn: AsyncConnection, domain: str) -> str:
     return name
 
 
-async def list_domains(conn: AsyncConnection, *, limit: int = 100, after: str = "") -> list[str]:
+async def list_domains(
+    conn: AsyncConnection, *, limit: int = 100, after: str = "", within: Domains = None
+) -> list[str]:
     """The domains that follow `after`, in order of name."""
-    return [row[0] for row in await conn.execute(_LIST_DOMAINS, {"after": after, "limit": limit})]
+    asked = {"after": after, "limit": limit, "within": within}
+    return [row[0] for row in await conn.execute(_LIST_DOMAINS, asked)]
 
 
 async def delete_domain(conn: AsyncConnection, domain: str) -> None:
@@ -243,9 +222,12 @@ async def get_by_id(conn: AsyncConnection, account_id: AccountId) -> Account:
     return Account(*row)
 
 
-async def list_accounts(conn: AsyncConnection, *, domain: str = "", limit: int = 100, after: str = "") -> list[Account]:
+async def list_accounts(
+    conn: AsyncConnection, *, domain: str = "", limit: int = 100, after: str = "", within: Domains = None
+) -> list[Account]:
     """The accounts (of one domain, or all) whose primary address follows `after`, in order of address."""
-    return [Account(*row) for row in await conn.execute(_LIST, {"domain": domain, "limit": limit, "after": after})]
+    asked = {"domain": domain, "limit": limit, "after": after, "within": within}
+    return [Account(*row) for row in await conn.execute(_LIST, asked)]
 
 
 async def rename(conn: AsyncConnection, account_id: AccountId, display_name: str) -> None:
@@ -339,10 +321,16 @@ async def remove_alias(conn: AsyncConnection, address: str, target: str | None =
 
 
 async def list_aliases(
-    conn: AsyncConnection, *, domain: str = "", target: str = "", limit: int = 100, after: str = ""
+    conn: AsyncConnection,
+    *,
+    domain: str = "",
+    target: str = "",
+    limit: int = 100,
+    after: str = "",
+    within: Domains = None,
 ) -> list[Alias]:
     """The aliases (of one domain; leading to one target) that follow `after`, each with all its targets."""
-    asked = {"domain": domain, "target": target, "limit": limit, "after": after}
+    asked = {"domain": domain, "target": target, "limit": limit, "after": after, "within": within}
     return [Alias(row[0], tuple(row[1])) for row in await conn.execute(_LIST_ALIASES, asked)]
 
 
@@ -378,24 +366,3 @@ def _canonical(text_: str, *, catch_all: bool = False) -> tuple[str, str]:
     if str(parsed).startswith('"'):
         raise BadAddress("an address of ours may not need quotation marks")
     return parsed.key, parsed.domain
-
-
-# ---- what the directory asks -----------------------------------------------------------------------------------
-
-
-async def places(conn: AsyncConnection, keys: Sequence[str], domains: Sequence[str]) -> list[Place]:
-    """Every row that one of the canonical addresses has; for a domain of ours without any, one row of None."""
-    return [Place(*row) for row in await conn.execute(_PLACES, {"addresses": keys, "domains": domains})]
-
-
-async def usage(conn: AsyncConnection, account_id: AccountId) -> tuple[int | None, int]:
-    """Quota (None: no limit) and octets in use; raises `NoSuchAccount`."""
-    row = (await conn.execute(_ROOM, {"account_id": account_id})).one_or_none()
-    if row is None:
-        raise NoSuchAccount(account_id)
-    return row[0], row[1]
-
-
-async def owned(conn: AsyncConnection, account_id: AccountId) -> frozenset[str]:
-    """The account's addresses and the aliases that lead to nobody else, "@domain" for a catch-all."""
-    return frozenset(row[0] for row in await conn.execute(_OWNED, {"account_id": account_id}))

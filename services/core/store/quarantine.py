@@ -88,7 +88,9 @@ class Shown(NamedTuple):
 
     @property
     def state(self) -> str:
-        """held while it is for one of its recipients; else what became of it."""
+        """held while it is for one of its recipients; else what became of it; elsewhere: none of them is shown."""
+        if not self.recipients:
+            return "elsewhere"
         states = {each.state for each in self.recipients}
         return next((state for state in ("held", "released", "deleted") if state in states), "expired")
 
@@ -113,24 +115,36 @@ UPDATE domains SET on_held = coalesce(:on_held, on_held), notify_sender = coales
 WHERE domain = :domain RETURNING on_held, notify_sender, digest
 """)
 
-_SHOWN = """
+# Of the message only what people of these domains ($2) may be told, all of it for NULL: that it is there if one of them
+# sent it or is to have it, and who among them.
+_THEIRS = "($2::text[] IS NULL OR split_part(lower(r.address), '@', -1) = ANY($2))"
+_SENT = "(split_part(lower(q.sender), '@', -1) = ANY($2)) IS TRUE"
+_SHOWN = f"""
 SELECT q.spool_id, q.blob_id, q.headers, q.prefix, q.size, q.sender, q.door, q.client, q.accepted, q.kind, q.reason,
   q.score, q.findings, q.from_text, q.subject, q.message_id, q.secret, q.traceparent, q.received_at, q.expires_at,
   (SELECT array_agg(ROW(r.n, r.address, r.account_id, r.state, r.told_at, r.settled_at) ORDER BY r.n)
-   FROM quarantine_recipients r WHERE r.spool_id = q.spool_id)
+   FROM quarantine_recipients r WHERE r.spool_id = q.spool_id AND {_THEIRS})
 FROM quarantine q
+"""  # noqa: S608 - constant
+_GET = (
+    _SHOWN
+    + f"""
+WHERE q.spool_id = $1 AND ({_SENT} OR EXISTS (
+  SELECT FROM quarantine_recipients r WHERE r.spool_id = q.spool_id AND {_THEIRS}))
 """
-_GET = _SHOWN + "WHERE q.spool_id = $1"
+)
 # Domains and addresses are compared at the end of the whole address, so neither can be mistaken for a pattern.
 _FIND = (
     _SHOWN
-    + """
-WHERE ($1 = '' OR q.spool_id < $1) AND q.received_at < now() - make_interval(secs => $2)
-  AND ($3 = '' OR lower(q.sender) = $3 OR right(lower(q.sender), length($3) + 1) = '@' || $3)
+    + f"""
+WHERE ($1 = '' OR q.spool_id < $1) AND q.received_at < now() - make_interval(secs => $3)
+  AND ($4 = '' OR lower(q.sender) = $4 OR right(lower(q.sender), length($4) + 1) = '@' || $4)
   AND EXISTS (SELECT FROM quarantine_recipients r WHERE r.spool_id = q.spool_id
-    AND (r.state = 'held' OR $4) AND ($5 = '' OR lower(r.address) = $5)
-    AND ($6 = '' OR right(lower(r.address), length($6) + 1) = '@' || $6))
-ORDER BY q.spool_id DESC LIMIT $7
+    AND (r.state = 'held' OR $5)
+    AND ({_THEIRS} AND ($6 = '' OR lower(r.address) = $6)
+        AND ($7 = '' OR right(lower(r.address), length($7) + 1) = '@' || $7)
+      OR {_SENT} AND $6 = '' AND $7 = ''))
+ORDER BY q.spool_id DESC LIMIT $8
 """
 )
 
@@ -202,10 +216,10 @@ async def set_policy(
     return None if row is None else Policy(*row)
 
 
-async def get(store: Store, spool_id: str) -> Shown:
-    """One message. Raises `NoSuchMessage`."""
+async def get(store: Store, spool_id: str, within: Sequence[str] | None = None) -> Shown:
+    """One message, as people of the domains `within` may be told of it (None: whole). Raises `NoSuchMessage`."""
     async with store.driver("quarantine.get") as conn:
-        row = await conn.fetchrow(_GET, spool_id)
+        row = await conn.fetchrow(_GET, spool_id, within)
     if row is None:
         raise NoSuchMessage(spool_id)
     return _shown(row)
@@ -221,15 +235,16 @@ async def find(
     settled: bool = False,
     before: str = "",
     limit: int = 100,
+    within: Sequence[str] | None = None,
 ) -> list[Shown]:
     """Held messages, the newest first: those for a domain or recipient, from a sender (address or domain), of an age.
 
     `settled`: also what was released, deleted or has expired and is still known. `before`: the id that ended the
-    page before.
+    page before. `within`: as for `get`.
     """
     words = (sender.lower(), settled, recipient.lower(), domain.lower())
     async with store.driver("quarantine.find") as conn:
-        return [_shown(row) for row in await conn.fetch(_FIND, before, age_s, *words, limit)]
+        return [_shown(row) for row in await conn.fetch(_FIND, before, within, age_s, *words, limit)]
 
 
 class Released(NamedTuple):
@@ -286,4 +301,4 @@ async def forget_account(conn: AsyncConnection, account_id: AccountId) -> None:
 
 def _shown(row: Any) -> Shown:
     findings = json.loads(row["findings"])
-    return Shown._make([*row[:12], findings, *row[13:20], tuple(Addressee(*each) for each in row[20])])
+    return Shown._make([*row[:12], findings, *row[13:20], tuple(Addressee(*each) for each in row[20] or ())])

@@ -116,6 +116,19 @@ credentials = Table(
     info=_reference,
 )
 
+# Who may use the admin API for these domains alone; the bearer of the platform's own token is not in here.
+admin_tokens = Table(
+    "admin_tokens",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("secret_hash", LargeBinary, nullable=False),  # SHA-256: the secret is random, nobody can guess it
+    Column("domains", ARRAY(Text), nullable=False),
+    _moment("created_at"),
+    Column("used_at", DateTime(timezone=True)),
+    Column("expires_at", DateTime(timezone=True)),  # NULL: good until it is revoked
+    info=_reference,
+)
+
 dkim_keys = Table(
     "dkim_keys",
     metadata,

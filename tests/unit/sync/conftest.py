@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
 import pytest
@@ -17,9 +18,13 @@ from services.core.settings import Settings, Sync
 from services.core.spool import Spool
 from services.core.store.engine import Store
 from services.core.telemetry import logger
-from services.sync import admin, autoconfig, checkup, outbound, quarantine, review, signing
+from services.sync import admin, autoconfig, checkup, outbound, quarantine, review, signing, tokens, traces
 from services.sync.app import application
 from services.sync.doors import doors
+from services.sync.guard import Guard
+from tests.unit.core.conftest import bus, nats_server
+
+__all__ = ["bus", "nats_server"]
 
 TOKEN = "s3cret-token"
 SEAL = SecretStr("sealing wax")
@@ -35,14 +40,26 @@ async def no_bus() -> AsyncIterator[Bus]:
 
 
 def make(
-    store: Store, bus: Bus, token: str | None = TOKEN, resolver: Callable[[], Dns] = Dns, seal: SecretStr | None = SEAL
+    store: Store,
+    bus: Bus,
+    token: str | None = TOKEN,
+    resolver: Callable[[], Dns] = Dns,
+    seal: SecretStr | None = SEAL,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> FastAPI:
     held = Review(store, bus, Spool(store, bus, logger("test")), service="sync", host="sync.test")
     secret, keys = SecretStr(token) if token else None, signing.keys(resolver, None)
-    parts = (checkup.doctor(resolver, Settings()), quarantine.part(held), outbound.routes_part(Seal(seal)))
+    parts = (
+        checkup.doctor(resolver, Settings()),
+        quarantine.part(held),
+        outbound.routes_part(Seal(seal)),
+        tokens.part,
+        traces.part,
+    )
+    guard = Guard(store, secret, Settings().login, logger("sync"), sleep)
     return application(
         (
-            admin.router(store, bus, secret, keys, *parts),
+            admin.router(store, bus, guard, keys, *parts),
             review.router(store, held),
             autoconfig.router(doors(SETTINGS, "localhost")),
         )

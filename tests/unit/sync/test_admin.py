@@ -14,6 +14,7 @@ from services.core.auth.login import AuthFailed, Client
 from services.core.bus import Bus, directory_changed
 from services.core.settings import Settings
 from services.core.store.engine import Store
+from tests.unit.core.auth.conftest import Waits
 from tests.unit.core.conftest import NatsServer, up
 from tests.unit.sync.conftest import client_of, make
 
@@ -165,7 +166,8 @@ async def test_what_is_not_there(client: httpx.AsyncClient) -> None:
 
 
 async def test_only_the_tokens_bearer_gets_in(store: Store, no_bus: Bus) -> None:
-    app = make(store, no_bus)
+    waits = Waits()
+    app = make(store, no_bus, sleep=waits)
     for token in (None, "", "wrong", "s3cret-toke", "s3cret-token2", "\xe9"):
         async with client_of(app, None) as client:
             if token is not None:
@@ -174,6 +176,11 @@ async def test_only_the_tokens_bearer_gets_in(store: Store, no_bus: Bus) -> None
                 answer = await client.request(method, API + path)
                 problem(answer, 401)
                 assert answer.headers["www-authenticate"] == "Bearer"
+    # Four wrong ones in three requests each: ten are free, then it takes longer each time. A right one never waits.
+    assert waits.seconds == [1, 2]
+    async with client_of(app) as client:
+        assert (await client.get(f"{API}/domains")).status_code == 200
+    assert len(waits.seconds) == 2
     async with client_of(make(store, no_bus, None), "") as client:
         problem(await client.get(f"{API}/domains"), 401)  # no token set: nobody is let in, by no token either
 

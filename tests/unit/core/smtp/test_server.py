@@ -183,6 +183,37 @@ async def test_drain_over_tcp(run: Run, door: Any) -> None:
     assert door.disconnected == 2
 
 
+async def test_messages_count_from_their_beginning_to_their_reply(run: Run, door: Any) -> None:
+    async with run() as server:
+        by_data, by_chunks = await Client.connect(server), await Client.connect(server)
+        for client in (by_data, by_chunks):
+            await client.hear()
+            await client.say(b"EHLO client.example")
+            for line in (b"MAIL FROM:<>", b"RCPT TO:<bob@posta.test>"):
+                await client.say(line)
+        assert server.messages == 0
+        assert (await by_data.say(b"DATA")).startswith("354")
+        assert server.messages == 1
+        assert (await by_chunks.say(b"BDAT 3\r\nx")).startswith("250")
+        assert server.messages == 2  # the rest of it may be long in coming, and what has come is kept
+        assert (await by_chunks.say(b"RSET")).startswith("250")
+        assert server.messages == 1
+        door.go_on.clear()
+        by_data.writer.write(b"x\r\n.\r\n")
+        await door.in_data.wait()
+        assert server.messages == 1  # being decided about
+        door.go_on.set()
+        assert (await by_data.hear()).startswith("250")
+        assert server.messages == 0
+        for line in (b"MAIL FROM:<>", b"RCPT TO:<bob@posta.test>", b"DATA"):
+            await by_data.say(line)
+        assert server.messages == 1
+        by_data.writer.close()
+        await by_chunks.say(b"QUIT")
+    assert server.messages == 0
+    assert len(door.messages) == 1
+
+
 async def test_the_grace_has_an_end(run: Run, door: Any) -> None:
     async with run() as server:
         busy = await Client.connect(server)
