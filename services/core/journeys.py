@@ -1,7 +1,8 @@
 """Where is my mail? What the TRACE stream tells of a message, whole or as far as people of some domains may know it.
 
 These are told of messages that they sent or were to get: the steps of the whole message, and those of their own
-recipients. Of other recipients they learn nothing, by asking for them neither.
+recipients; of what they handed in, also how it fared with other servers. Of other recipients they learn nothing, by
+asking for them neither: not where an alias of somebody else's domain leads, nor who is behind its addresses.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ MESSAGES = 20
 _SPOOL_ID = re.compile(r"[0-9a-hjkmnp-tv-z]{26}\Z")
 # What the doors and the filter do to a message as a whole; every other step is of the recipients that it names.
 _WHOLE = frozenset({"received", "scanned", "accepted", "refused"})
+_HANDED_IN, _RELAYED = "submission", "mxrouter"  # the services that take a sender's mail, and hand it on
 
 
 class Step(NamedTuple):
@@ -90,6 +92,7 @@ async def _journey(bus: Bus, spool_id: str, within: Sequence[str] | None) -> Jou
     events = await bus.read_trace(trace(spool_id))
     if within is not None and not any(_concerns(event, within) for event in events):
         return Journey(spool_id, ())
+    own = any(event.service == _HANDED_IN and _domain(event.sender) in (within or ()) for event in events)
     steps = (
         Step(
             *(event.step, event.service, event.host, event.at_us, event.took_us),
@@ -97,7 +100,7 @@ async def _journey(bus: Bus, spool_id: str, within: Sequence[str] | None) -> Jou
             tuple(finding.symbol for finding in event.findings),
         )
         for event in events
-        if (told := _told(event, within)) or within is None or event.step in _WHOLE
+        if (told := _told(event, within, own)) or within is None or event.step in _WHOLE
     )
     contexts = (parse_trace(event.envelope.traceparent) for event in events)
     trace_id = next((context.trace_id for context in contexts if context is not None), "")
@@ -109,9 +112,9 @@ def _concerns(event: TraceEvent, within: Sequence[str]) -> bool:
     return bool(_told(event, within)) or _domain(event.sender) in within
 
 
-def _told(event: TraceEvent, within: Sequence[str] | None) -> str:
-    """The event's recipients, as far as they may be known."""
-    if within is None:
+def _told(event: TraceEvent, within: Sequence[str] | None, own: bool = False) -> str:
+    """The event's recipients, as far as they may be known. `own`: the message was handed in by those who ask."""
+    if within is None or (own and event.service == _RELAYED and event.forwarded_by in ("", *within)):
         return event.recipient
     return ", ".join(address for address in event.recipient.split(", ") if _domain(address) in within)
 

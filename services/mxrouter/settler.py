@@ -129,6 +129,7 @@ class Settler:
                 at_us=time.time_ns() // 1000,
                 sender=claim.sender,
                 recipient=one.recipient.address,
+                forwarded_by=one.recipient.forwarded_by or "",
                 detail=", ".join(filter(None, (said(one.outcome), where, more))),
             )
         )

@@ -477,6 +477,7 @@ class TraceEvent(_message.Message):
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     FINDINGS_FIELD_NUMBER: _builtins.int
+    FORWARDED_BY_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """received, scanned, accepted, refused, delivered, relayed, deferred (tried, to be tried again), bounced (given up,
     the sender told), failed (given up, nobody told); by operators and policies: held, released, deleted, expired,
@@ -491,6 +492,8 @@ class TraceEvent(_message.Message):
     recipient: _builtins.str
     message_id: _builtins.str
     detail: _builtins.str
+    forwarded_by: _builtins.str
+    """the domain of ours whose alias led to that recipient elsewhere"""
     @_builtins.property
     def envelope(self) -> Global___Envelope: ...
     @_builtins.property
@@ -509,10 +512,11 @@ class TraceEvent(_message.Message):
         message_id: _builtins.str = ...,
         detail: _builtins.str = ...,
         findings: _abc.Iterable[Global___Finding] | None = ...,
+        forwarded_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_us", b"at_us", "detail", b"detail", "envelope", b"envelope", "findings", b"findings", "host", b"host", "message_id", b"message_id", "recipient", b"recipient", "sender", b"sender", "service", b"service", "step", b"step", "took_us", b"took_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_us", b"at_us", "detail", b"detail", "envelope", b"envelope", "findings", b"findings", "forwarded_by", b"forwarded_by", "host", b"host", "message_id", b"message_id", "recipient", b"recipient", "sender", b"sender", "service", b"service", "step", b"step", "took_us", b"took_us"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

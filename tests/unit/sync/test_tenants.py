@@ -189,8 +189,8 @@ async def told(bus: Bus, sender: str, *to: str, message_id: str = "m@red.test") 
     return spool_id
 
 
-def tell(bus: Bus, spool_id: str, step: str, sender: str, recipient: str, message_id: str) -> None:
-    words = {"step": step, "sender": sender, "recipient": recipient, "message_id": message_id}
+def tell(bus: Bus, spool_id: str, step: str, sender: str, recipient: str, message_id: str, **more: str) -> None:
+    words = {"step": step, "sender": sender, "recipient": recipient, "message_id": message_id, **more}
     bus.publish_trace(TraceEvent(envelope=Envelope(spool_id=spool_id), at_us=1, **words))
 
 
@@ -217,6 +217,24 @@ async def test_each_traces_what_it_sent_or_got(two: Two, bus: Bus) -> None:
     problem(await two.red.get(f"{API}/traces/*"), 404)
     found = await done(two.platform.get(f"{API}/traces", params={"what": "ann@blue.test"}))
     assert {each["spool_id"] for each in found} == {between, other}
+
+
+async def test_who_handed_a_message_in_learns_how_it_left(two: Two, bus: Bus) -> None:
+    """But not where an alias of the other tenant led; and a name on what came from outside is no proof."""
+
+    async def steps(door: str) -> list[tuple[str, str]]:
+        spool_id = str(new_spool_id())
+        to = "far@elsewhere.test, hidden@elsewhere.test"
+        tell(bus, spool_id, "accepted", "ann@red.test", to, f"{door}@red.test", service=door)
+        tell(bus, spool_id, "relayed", "ann@red.test", "far@elsewhere.test", "", service="mxrouter")
+        behind = {"service": "mxrouter", "forwarded_by": "blue.test"}
+        tell(bus, spool_id, "bounced", "ann@red.test", "hidden@elsewhere.test", "", **behind)
+        while len(await bus.read_trace(trace(spool_id))) < 3:
+            await bus.check()
+        return [(s["step"], s["recipient"]) for s in (await done(two.red.get(f"{API}/traces/{spool_id}")))["steps"]]
+
+    assert await steps("submission") == [("accepted", ""), ("relayed", "far@elsewhere.test")]
+    assert await steps("mxrouter") == [("accepted", "")]
 
 
 async def test_a_tokens_life(two: Two, store: Store) -> None:
