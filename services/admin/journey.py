@@ -139,7 +139,9 @@ class Journey:
         if not self._probe.mx:
             return
         with smtp(self._way.connect(*ends(self._probe.mx))) as client:
-            client.mail("")
+            code, text = client.mail("")
+            if code != 250:
+                raise Failed(f"the MX does not listen to a sender: {code} {text!r}")
             code, text = client.rcpt("somebody@elsewhere.invalid")
         if not 500 <= code <= 599:
             raise Failed(f"the MX took a recipient that is not ours: {code} {text!r}")

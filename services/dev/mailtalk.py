@@ -25,9 +25,11 @@ def submit(port: int, context: ssl.SSLContext, login: tuple[str, str], message: 
         with smtplib.SMTP("localhost", port, timeout=60) as client:
             client.starttls(context=context)
             client.login(*login)
-            client.mail(message["From"])
-            client.rcpt(message["To"])
-            code, said = client.data(message.as_bytes(policy=SMTP))
+            code, said = client.mail(message["From"])
+            if code == 250:
+                code, said = client.rcpt(message["To"])
+            if code == 250:
+                code, said = client.data(message.as_bytes(policy=SMTP))
     except (OSError, smtplib.SMTPException) as error:
         raise Trouble(f"submission on port {port}: {error}") from None
     text = said.decode("utf-8", "replace")

@@ -144,9 +144,14 @@ class Store:
                     raise
 
     async def check(self) -> None:
-        """Return if Postgres answers and its schema is there; else raise `StoreUnavailable`. For readiness."""
+        """Return if Postgres answers on both pools and its schema is there; else raise `StoreUnavailable`.
+
+        For readiness: nobody is let in before there are connections to serve the first one with.
+        """
         async with self.query("store.check") as conn:
             await conn.execute(_CHECK)
+        async with self.driver("store.check") as bare:
+            await bare.execute(_CHECK.text)
 
     async def close(self) -> None:
         """Close every connection; borrowed ones when they come back."""
