@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.core.settings import load
@@ -57,12 +57,18 @@ async def migrate(url: str) -> None:
         await engine.dispose()
 
 
+async def present(store: Store) -> str:
+    """The schema's revision; empty where there is no schema. Raises StoreUnavailable."""
+    try:
+        async with store.query("store.revision") as conn:
+            return str((await conn.execute(_PRESENT)).scalar_one())
+    except ProgrammingError:
+        return ""
+
+
 async def revisions(store: Store) -> tuple[str, str]:
     """The schema's revision, and the one that this version needs. Raises StoreUnavailable."""
-    async with store.query("store.revision") as conn:
-        present = (await conn.execute(_PRESENT)).scalar_one()
-    newest = await asyncio.to_thread(_newest)
-    return str(present), newest
+    return await present(store), await asyncio.to_thread(_newest)
 
 
 def _newest() -> str:
@@ -114,12 +120,10 @@ async def wait(url: str) -> None:
 
 async def _reason(store: Store) -> str:
     try:
-        present, _ = await revisions(store)
+        version = await present(store)
     except StoreUnavailable as error:
         return str(error)
-    except DBAPIError:
-        return "no schema yet"
-    return lacks(present)
+    return lacks(version) if version else "no schema yet"
 
 
 if __name__ == "__main__":
