@@ -1,4 +1,4 @@
-"""`python -m services.admin apply [--prune] [--dry-run] [FILE] | export | restored | canary | journey`."""
+"""`python -m services.admin VERB`: apply, export, restore, restored, canary, journey; `--help` has their words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import secrets
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from services.admin.canary import Canary
@@ -14,6 +15,7 @@ from services.admin.declared import BadDeclaration, Declaration, read
 from services.admin.journey import Journey
 from services.admin.mailbox import give_up, take
 from services.admin.reconcile import Reconciler, exported
+from services.admin.restore import NotRestored, Restoration
 from services.core.address import BadAddress
 from services.core.auth.passwords import BadPassword
 from services.core.backbone import open_bus, open_store
@@ -22,9 +24,11 @@ from services.core.directory import announce
 from services.core.dkim.keys import KeyUnusable
 from services.core.dkim.rotation import Rotation
 from services.core.dns import Dns
+from services.core.foldername import BadName
 from services.core.ids import AccountId
 from services.core.service import Service, run
 from services.core.settings import Settings, load
+from services.core.store import beside
 from services.core.store.accounts import AccountError
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.store.restored import leave_gap
@@ -67,6 +71,16 @@ async def apply(settings: Settings, store: Store, bus: Bus, declared: Declaratio
     print(f"{changes} changes{' would be made' if dry else ''}")
 
 
+async def restore(store: Store, bus: Bus, words: argparse.Namespace) -> None:
+    """Bring one mailbox back, one printed line for each folder."""
+    count = 0
+    async with beside.opened(words.source, store) as source:
+        async for path, came in Restoration(store, source, bus).run(words.address, words.into, words.since):
+            print(f"{path}: {came}", flush=True)
+            count += came
+    print(f"{count} messages restored")
+
+
 async def _once(settings: Settings, words: argparse.Namespace, text: str) -> None:
     log = configure_logs("admin", settings.log.level, sys.stderr)
     store = Store(settings.database.url, pool=2)
@@ -76,6 +90,8 @@ async def _once(settings: Settings, words: argparse.Namespace, text: str) -> Non
             await apply(settings, store, bus, read(text), words.prune, words.dry_run)
         elif words.verb == "export":
             print(await exported(store), end="")
+        elif words.verb == "restore":
+            await restore(store, bus, words)
         elif words.verb == "restored":
             print(f"{await leave_gap(store)} accounts are ready for their clients")
         else:
@@ -93,10 +109,19 @@ def _words() -> argparse.Namespace:
     applying.add_argument("--prune", action="store_true", help="take away what is not declared; mail is never deleted")
     applying.add_argument("--dry-run", action="store_true", help="only tell what would change")
     verbs.add_parser("export", help="write the directory as such a document")
+    restoring = verbs.add_parser("restore", help="bring back what a mailbox held in a store that lies beside this one")
+    restoring.add_argument("address")
+    restoring.add_argument("--from", dest="source", required=True, help="postgresql://user:password@host:port/database")
+    restoring.add_argument("--into", default="", help="a folder to put its folders into")
+    restoring.add_argument("--since", type=_day, help="only what was received then (YYYY-MM-DD) or later")
     verbs.add_parser("restored", help="after a restore to an earlier time, before the services start")
     verbs.add_parser("canary", help="mail itself for ever and show how long it takes")
     verbs.add_parser("journey", help="one message through every door, as `helm test` does")
     return parser.parse_args()
+
+
+def _day(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
 
 
 def _text(words: argparse.Namespace) -> str:
@@ -112,7 +137,7 @@ def main() -> None:
         run("canary", canary)
     try:
         asyncio.run(_once(load(), words, _text(words)))
-    except (BadDeclaration, BadAddress, BadPassword, KeyUnusable) as error:
+    except (BadDeclaration, BadAddress, BadName, BadPassword, KeyUnusable, NotRestored, beside.Unfit) as error:
         sys.exit(f"posta: {error}")
     except (AccountError, Failed, OSError, StoreUnavailable) as error:
         sys.exit(f"posta: {type(error).__name__}: {error}")

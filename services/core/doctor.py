@@ -20,7 +20,7 @@ from services.core.records import domain_records, is_reserved
 from services.core.settings import Filter, Settings
 from services.core.store import accounts, dkim
 from services.core.store.engine import Store, StoreUnavailable
-from services.core.store.migrate import revisions
+from services.core.store.migrate import lacks, revisions
 from services.core.tls import BadCertificate, leaf
 
 CHECK_S = 20.0
@@ -88,10 +88,10 @@ async def _store(house: House) -> list[Line]:
         present, newest = await revisions(house.store)
     except StoreUnavailable as error:
         return [Line("store", State.WRONG, f"Postgres does not answer: {error}", "see POSTA_DATABASE_URL")]
-    lines = [Line("store", State.OK, f"Postgres answers, the schema is at its newest revision ({present})")]
-    if present != newest:
-        do = "run `python -m services.core.store.migrate`"
-        lines = [Line("store", State.WRONG, f"the schema is at revision {present}, this version needs {newest}", do)]
+    which = "its newest revision" if present == newest else "the revision of a newer version"
+    lines = [Line("store", State.OK, f"Postgres answers, the schema is at {which} ({present})")]
+    if reason := lacks(present):
+        lines = [Line("store", State.WRONG, reason, "run `python -m services.core.store.migrate`")]
     async with house.store.driver("doctor.durability") as conn:
         off = [name for name in _DURABLE if await conn.fetchval("SELECT current_setting($1)", name) == "off"]
     return lines + [

@@ -225,8 +225,10 @@ class Relay(_Group):
     mta_sts: bool = True
     tls_reports: bool = True
     """Domains that ask for it are told daily how TLS with them went (RFC 8460)."""
+    private_https: bool = False
+    """MTA-STS policies are fetched from, and reports sent to, web servers at private addresses too."""
     ca: Path | None = None
-    """PEM file of CAs that are trusted besides the system's, for smarthosts and MTA-STS."""
+    """PEM file of CAs that are trusted besides the system's, for smarthosts, MTA-STS and TLS reports."""
     discard_ehlo_keywords: Words = ()
     """Extensions that are not used although servers offer them, such as CHUNKING."""
 

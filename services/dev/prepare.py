@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 
 from services.core.settings import load
-from services.core.store.migrate import migrate
+from services.core.store.migrate import Outdated, migrate
 from services.core.tls import ensure_dev_certificate
 from services.dev import demo, people
 from services.dev.home import find
@@ -29,7 +29,10 @@ async def prepare(env: Mapping[str, str], accounts: Sequence[str]) -> dict[str, 
         made = {"POSTA_TLS_CERT": str(files.cert), "POSTA_TLS_KEY": str(files.key), "ca": str(files.ca)}
     if not await asyncio.to_thread(sys.stdin.readline):
         sys.exit("posta: the start was given up")
-    await migrate(env.get("POSTA_DATABASE_DIRECT_URL") or env["POSTA_DATABASE_URL"])
+    try:
+        await migrate(env.get("POSTA_DATABASE_DIRECT_URL") or env["POSTA_DATABASE_URL"])
+    except Outdated as error:
+        sys.exit(f"posta: {error}")
     await demo.ensure_accounts(env["POSTA_DATABASE_URL"], accounts)
     return made
 

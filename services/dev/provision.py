@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Self
 
+from services.admin.restore import NotRestored, Restoration
 from services.core import directory
 from services.core.address import BadAddress
 from services.core.auth import enroll
@@ -11,9 +13,10 @@ from services.core.auth.passwords import BadPassword
 from services.core.dkim.keys import KeyUnusable
 from services.core.dkim.rotation import Rotation, RotationRefused
 from services.core.dns import Dns
+from services.core.foldername import BadName
 from services.core.ids import AccountId
 from services.core.settings import Settings
-from services.core.store import accounts, sending
+from services.core.store import accounts, beside, sending
 from services.core.store.dkim import Key
 from services.core.store.engine import Store, StoreUnavailable
 from services.dev.quiet import bus_at
@@ -49,9 +52,9 @@ class Provisioning:
             yield cls(store, nats_url)
         except accounts.AccountError as error:
             raise Trouble(_WORDS[type(error)].format(error)) from None
-        except (BadAddress, BadPassword) as error:
+        except (BadAddress, BadName, BadPassword) as error:
             raise Trouble(str(error), 2) from None
-        except (RotationRefused, KeyUnusable) as error:
+        except (RotationRefused, KeyUnusable, NotRestored, beside.Unfit) as error:
             raise Trouble(str(error)) from None
         except StoreUnavailable as error:
             raise Trouble(f"the store cannot be reached: {error}") from None
@@ -186,6 +189,14 @@ class Provisioning:
             await accounts.delete(conn, found.account_id)
         await self._tell(account_id=found.account_id)
         return _row(found)
+
+    async def restore_account(self, address: str, source: str, into: str, since: datetime | None) -> Row:
+        """Bring back what the account held in the store at `source`: how many messages came to which folder."""
+        came: dict[str, int] = {}
+        async with beside.opened(source, self._store) as there, bus_at(self._nats_url) as bus:
+            async for path, count in Restoration(self._store, there, bus).run(address, into, since):
+                came[path] = count
+        return {"address": address, "restored": sum(came.values()), "folders": came}
 
     # ---- aliases -----------------------------------------------------------------------------------------------
 

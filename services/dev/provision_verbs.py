@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -121,6 +122,27 @@ def _account_remove(
     if not yes:
         typer.confirm(f"Delete {address} with all its mail?", abort=True)
     _done(lambda p: p.remove_account(address), as_json, f"account {address} removed")
+
+
+@account.command("restore")
+def _account_restore(
+    address: Address,
+    source: Annotated[str, typer.Option("--from", help="postgresql://user:password@host:port/database")],
+    into: Annotated[str, typer.Option(help="A folder to put its folders into; each into its own otherwise.")] = "",
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Only what was received then or later.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring back what a mailbox held in a store that was restored beside this one, and holds no more."""
+    then = since and since.replace(tzinfo=UTC)
+    row = provisioned(lambda p: p.restore_account(address, source, into, then))
+    if as_json:
+        print(json.dumps(row))
+        return
+    for path, count in row["folders"].items():
+        print(f"{path}: {count}")
+    print(f"{row['restored']} messages restored")
 
 
 @alias.command("add")

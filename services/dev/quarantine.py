@@ -15,7 +15,6 @@ from services.dev.quiet import bus_at
 from services.dev.trouble import Trouble
 
 Row = dict[str, Any]
-NOWHERE = "nats://127.0.0.1:1"
 
 
 class Quarantine:
@@ -34,7 +33,7 @@ class Quarantine:
         """
         store = Store(database_url, pool=1)
         try:
-            async with bus_at(nats_url or NOWHERE) as bus:
+            async with bus_at(nats_url) as bus:
                 yield cls(store, Review(store, bus, Spool(store, bus, bus.log), service="posta", host=HOSTNAME), by)
         except NoSuchMessage as error:
             raise Trouble(f"nothing is held as {error}") from None

@@ -29,6 +29,7 @@ from services.core.auth.login import (
     MechanismUnknown,
 )
 from services.core.auth.sasl import offered
+from services.core.foldername import BadName
 from services.core.ids import AccountId, Fid
 from services.core.store.engine import Store, StoreUnavailable
 from services.core.store.folders import FolderExists, NoSuchFolder
@@ -40,7 +41,7 @@ from services.imap import queries, reading
 from services.imap.feature import Command, Registry, State
 from services.imap.notifier import Notifier, Watch
 from services.imap.queries import FolderRow
-from services.imap.tree import BadName, Tree
+from services.imap.tree import Tree
 from services.imap.view import Changes, Dialect, OutOfView, Spans, View
 from services.imap.wire.cursor import BadSyntax, Cursor
 from services.imap.wire.framer import NeedLiteral, Request

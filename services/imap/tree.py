@@ -1,45 +1,14 @@
-"""The folders of an account as mailbox names: paths with "/", INBOX in any case (RFC 9051 5.1). Pure."""
+"""The folders of an account as mailbox names, and the patterns of LIST. Pure."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
+from services.core.foldername import SEPARATOR, canonical, paths
 from services.core.ids import Fid
 from services.imap.queries import FolderRow
 
-SEPARATOR = "/"
-LEVEL_OCTETS, PATH_OCTETS, LEVELS = 255, 1000, 20
 ROLE_ATTRIBUTES = {"drafts": "\\Drafts", "sent": "\\Sent", "junk": "\\Junk", "trash": "\\Trash", "archive": "\\Archive"}
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-class BadName(Exception):
-    """A name that no mailbox may have; says why."""
-
-
-def canonical(path: str) -> str:
-    """The path as it is compared: INBOX, also as the first of several levels, in capitals."""
-    first, slash, rest = path.partition(SEPARATOR)
-    return f"INBOX{slash}{rest}" if first.upper() == "INBOX" else path
-
-
-def checked(path: str) -> str:
-    """The canonical path of a mailbox to be made; raises `BadName`."""
-    path = canonical(path)
-    levels = path.split(SEPARATOR)
-    if not all(levels):
-        raise BadName("A mailbox name has no empty level.")
-    if _CONTROL.search(path):
-        raise BadName("A mailbox name has no control characters.")
-    if any(character in path for character in "%*"):
-        # RFC 9051 5.1: names that LIST would take for patterns help nobody.
-        raise BadName('A mailbox name has no "%" or "*".')
-    if len(levels) > LEVELS or len(path.encode()) > PATH_OCTETS:
-        raise BadName("The mailbox name is too long.")
-    if any(len(level.encode()) > LEVEL_OCTETS for level in levels):
-        raise BadName(f"A level of a mailbox name has at most {LEVEL_OCTETS} octets.")
-    return path
 
 
 class Tree:
@@ -47,22 +16,9 @@ class Tree:
 
     def __init__(self, rows: Sequence[FolderRow]) -> None:
         self.by_fid = {row.fid: row for row in rows}
-        self.path_of: dict[Fid, str] = {}
-        for row in rows:
-            if (path := self._path(row)) is not None:
-                self.path_of[row.fid] = path
+        self.path_of = paths(rows)
         self.by_path = {path: self.by_fid[fid] for fid, path in self.path_of.items()}
         self._parents = {row.parent_fid for row in rows}
-
-    def _path(self, row: FolderRow) -> str | None:
-        levels = [row.name]
-        while row.parent_fid:
-            parent = self.by_fid.get(row.parent_fid)
-            if parent is None or len(levels) > LEVELS:
-                return None
-            row = parent
-            levels.append(row.name)
-        return SEPARATOR.join(reversed(levels))
 
     def find(self, path: str) -> FolderRow | None:
         """The folder of that name."""

@@ -10,7 +10,7 @@ from services.core.service import Service, run
 from services.core.smtp.options import Options
 from services.mxrouter.greylist import Greylist
 from services.mxrouter.listener import Door
-from services.mxrouter.outward import open_carrier
+from services.mxrouter.outward import open_carrier, open_https
 from services.mxrouter.policy import Rules
 from services.mxrouter.wayout import open_relay, open_reports
 
@@ -50,9 +50,10 @@ async def main(service: Service) -> None:
         per_minute=settings.mxrouter.messages_per_minute,
     )
     await open_smtp(service, door, options, settings.mxrouter.port, open_tls(service))
-    carrier = open_carrier(service, store, dns)
+    https = open_https(service, dns)
+    carrier = open_carrier(service, store, dns, https)
     await open_relay(service, store, bus, directory, carrier)
-    open_reports(service, store, bus, directory, dns, carrier.security.policy)
+    open_reports(service, store, bus, directory, dns, https, carrier.security.policy)
 
 
 if __name__ == "__main__":

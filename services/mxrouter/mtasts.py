@@ -7,25 +7,21 @@ share policies; each fetches for itself.
 
 from __future__ import annotations
 
-import asyncio
 import re
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
-
 from services.core.cache import Cache
 from services.core.dns import DnsError
+from services.mxrouter.https import Https, HttpsError
 from services.mxrouter.names import covers
-from services.mxrouter.resolve import Asks, Resolver, Unroutable
+from services.mxrouter.resolve import Asks
 
 _SIZE: Final = 10_000
 _LONGEST_S: Final = 31_557_600.0  # RFC 8461 3.2: max_age is at most a year
 _AGAIN_S: Final = 300.0  # RFC 8461 5.1: a fetch that failed is not repeated with each message
 _LARGEST: Final = 64 * 1024  # RFC 8461 3.3
-_ADDRESSES: Final = 2
 _RECORD = re.compile(r"v=STSv1\s*;\s*(?:.*;\s*)?id=([A-Za-z0-9]{1,32})\s*(?:;.*)?")
 _MODES: Final = ("enforce", "testing", "none")
 
@@ -83,18 +79,14 @@ class Policies:
     def __init__(
         self,
         dns: Asks,
-        resolver: Resolver,
-        trust: ssl.SSLContext,
+        https: Https,
         failed: Callable[[str, str], None],
         *,
-        timeout_s: float = 10.0,
         port: int = 443,
     ) -> None:
-        self._dns, self._resolver, self._failed = dns, resolver, failed
-        self._timeout_s, self._port = timeout_s, port
+        self._dns, self._https, self._failed, self._port = dns, https, failed, port
         self._named: Cache[tuple[str, str], Policy | None] = Cache(_SIZE, _AGAIN_S)
         self._last: Cache[str, Policy] = Cache(_SIZE, _AGAIN_S)
-        self._http = httpx.AsyncClient(verify=trust, timeout=timeout_s, follow_redirects=False, trust_env=False)
 
     async def of(self, domain: str) -> Policy | None:
         """The policy that holds for a domain now, None where it has none. Raises nothing."""
@@ -104,9 +96,6 @@ class Policies:
             if found is not None:
                 return found
         return self._last.peek(domain)
-
-    async def close(self) -> None:
-        await self._http.aclose()
 
     async def _id(self, domain: str) -> str | None:
         try:
@@ -130,41 +119,17 @@ class Policies:
 
     async def _fetch(self, host: str) -> str:
         try:
-            addresses = (await self._resolver.host(host)).addresses
-        except Unroutable as error:
-            raise BadPolicy("sts-policy-fetch-error", error.text) from error
-        failure = BadPolicy("sts-policy-fetch-error", f"{host} has no address")
-        for address in addresses[:_ADDRESSES]:
-            try:
-                async with asyncio.timeout(self._timeout_s):  # httpx bounds each step, not their sum
-                    return await self._get(host, f"[{address}]" if ":" in address else address)
-            except TimeoutError:
-                failure = BadPolicy("sts-policy-fetch-error", f"{host}: no answer within {self._timeout_s:g} s")
-            except httpx.HTTPError as error:
-                # RFC 8461 3.3: the certificate has to be valid for the policy host.
-                untrusted = isinstance(_root(error), ssl.SSLCertVerificationError)
-                failure = BadPolicy("sts-webpki-invalid" if untrusted else "sts-policy-fetch-error", f"{host}: {error}")
-        raise failure
-
-    async def _get(self, host: str, address: str) -> str:
-        """By address, so that the name is asked for where all others are; SNI and certificate are of the host."""
-        url = f"https://{address}:{self._port}/.well-known/mta-sts.txt"
-        async with self._http.stream("GET", url, headers={"Host": host}, extensions={"sni_hostname": host}) as response:
-            if response.status_code != 200:  # RFC 8461 3.3: a redirect is a failure too
-                raise BadPolicy("sts-policy-fetch-error", f"{host} answers {response.status_code}")
-            octets = b""
-            async for piece in response.aiter_bytes():
-                octets += piece
-                if len(octets) > _LARGEST:
-                    raise BadPolicy("sts-policy-invalid", f"the policy is longer than {_LARGEST} octets")
-        return octets.decode("utf-8", "replace")
+            answer = await self._https.get(f"https://{host}:{self._port}/.well-known/mta-sts.txt", _LARGEST)
+        except HttpsError as error:
+            # RFC 8461 3.3: the certificate has to be valid for the policy host.
+            result = "sts-webpki-invalid" if error.untrusted else "sts-policy-fetch-error"
+            raise BadPolicy(result, str(error)) from error
+        if answer.status != 200:  # RFC 8461 3.3: a redirect is a failure too
+            raise BadPolicy("sts-policy-fetch-error", f"{host} answers {answer.status}")
+        if len(answer.octets) > _LARGEST:
+            raise BadPolicy("sts-policy-invalid", f"the policy is longer than {_LARGEST} octets")
+        return answer.octets.decode("utf-8", "replace")
 
 
 def _how_long(policy: Policy | None) -> float:
     return _AGAIN_S if policy is None else policy.max_age_s
-
-
-def _root(error: BaseException) -> BaseException:
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error

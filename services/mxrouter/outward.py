@@ -9,6 +9,7 @@ from services.core.service import Service
 from services.core.store.engine import Store
 from services.core.store.tlsresults import TlsResult
 from services.mxrouter.client import Client
+from services.mxrouter.https import Https
 from services.mxrouter.link import Patience
 from services.mxrouter.mtasts import Policies
 from services.mxrouter.opening import Opener
@@ -20,7 +21,13 @@ from services.mxrouter.tally import Tally
 _KEEP_S: Final = 60.0
 
 
-def open_carrier(service: Service, store: Store, dns: Dns) -> Client:
+def open_https(service: Service, dns: Dns) -> Https:
+    """What asks the web servers of other domains. Raises OSError for a `relay.ca` that is none."""
+    relay = service.settings.relay
+    return Https(Resolver(dns, (), ipv6=relay.ipv6), trusting(relay.ca), private=relay.private_https)
+
+
+def open_carrier(service: Service, store: Store, dns: Dns, https: Https) -> Client:
     """What carries letters to other servers. Closed with the service. Raises OSError for a `relay.ca` that is none."""
     settings, relay = service.settings, service.settings.relay
     resolver = Resolver(dns, (settings.hostname, *relay.ourselves), ipv6=relay.ipv6)
@@ -30,9 +37,7 @@ def open_carrier(service: Service, store: Store, dns: Dns) -> Client:
     def failed(domain: str, result: str) -> None:
         tally.count(TlsResult(domain, "sts", "", result))
 
-    policies = Policies(dns, resolver, trust, failed) if relay.mta_sts else None
-    if policies is not None:
-        service.on_close(policies.close)
+    policies = Policies(dns, https, failed) if relay.mta_sts else None
     security = Security(dns if relay.dane else None, policies, trust, tally)
     patience = Patience(
         connect_s=relay.connect_timeout_s, command_s=relay.command_timeout_s, message_s=relay.message_timeout_s

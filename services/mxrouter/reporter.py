@@ -1,14 +1,15 @@
 """Tells domains daily how TLS with them went (RFC 8460), once for all pods.
 
-The mark that a day is done and the report itself are one commit: of two pods one sends it, and one that dies has sent
-it or not begun. What cannot be known now, as the DNS or the store is away, is tried at the next look, for as long as
-the figures are kept.
+The mark that a day is done and the mail are one commit: of two pods one sends it, and one that dies has sent it or not
+begun. What is posted is marked before: of two pods one posts it, and one that dies has perhaps not. Whoever is named by
+mail and by HTTPS is told both ways. Where nobody could be told, as a web server, the DNS or the store is away, it is
+tried at the next look, for as long as the figures are kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from random import random
 from typing import Final
@@ -22,6 +23,7 @@ from services.core.store.engine import Store, StoreUnavailable
 from services.core.store.tlsresults import TlsResult
 from services.core.telemetry import Logger, Metrics
 from services.mxrouter import tlsreport
+from services.mxrouter.https import Https, HttpsError
 from services.mxrouter.mtasts import Policy
 from services.mxrouter.resolve import Asks
 
@@ -38,11 +40,12 @@ class Reporter:
     """One per pod."""
 
     def __init__(
-        self, store: Store, mail: OwnMail, dns: Asks, policy: Callable[[str], Awaitable[Policy | None]],
+        self, store: Store, mail: OwnMail, dns: Asks, https: Https, policy: Callable[[str], Awaitable[Policy | None]],
         log: Logger, metrics: Metrics, *, host: str, port: int, clock: Callable[[], datetime] = _now,
     ) -> None:  # fmt: skip
         """`policy`: the MTA-STS policy that holds for a domain; `port`: where hosts have TLSA records."""
-        self._store, self._mail, self._dns, self._policy, self._log = store, mail, dns, policy, log
+        self._store, self._mail, self._dns, self._https, self._policy = store, mail, dns, https, policy
+        self._log = log
         self._host, self._port, self._clock = host, port, clock
         self._sent = metrics.counter("tls_reports", "Reports on TLS that were sent to other domains.")
 
@@ -75,32 +78,58 @@ class Reporter:
         to = await self._readers(domain)
         async with self._store.query("relay.tls_results") as conn:
             counts = await tlsresults.of_domain(conn, domain, day)
-        if not to or not counts:
+        if not any(to) or not counts:
             await tlsresults.report(self._store, domain, day, None, TICKET_LOST_S)
             return
         spool_id = new_spool_id()
-        made = tlsreport.compose(
-            tlsreport.Report(
-                hostname=self._host,
-                domain=domain,
-                day=day,
-                now=self._clock(),
-                name=f"{spool_id}@{self._host}",
-                to=to,
-                counts=counts,
-                published={kind: await self._published(kind, domain, counts) for kind in ("sts", "tlsa")},
-            )
+        made = tlsreport.Report(
+            hostname=self._host,
+            domain=domain,
+            day=day,
+            now=self._clock(),
+            name=f"{spool_id}@{self._host}",
+            to=to.mail,
+            counts=counts,
+            published={kind: await self._published(kind, domain, counts) for kind in ("sts", "tlsa")},
         )
-        entry = await self._mail.entry(spool_id, to, made)
-        if await tlsresults.report(self._store, domain, day, entry, TICKET_LOST_S) and entry is not None:
+        entry = await self._mail.entry(spool_id, to.mail, tlsreport.compose(made)) if to.mail else None
+        if not await tlsresults.report(self._store, domain, day, entry, TICKET_LOST_S):
+            return
+        if entry is not None:
             self._mail.committed(entry)
             self._sent.inc()
+        await self._post_all(to.urls, made, withdraw=entry is None)
 
-    async def _readers(self, domain: str) -> tuple[str, ...]:
+    async def _post_all(self, urls: Sequence[str], made: tlsreport.Report, *, withdraw: bool) -> None:
+        """`withdraw` the mark that the domain is told where no URL takes the report, or we are cancelled before."""
+        octets = tlsreport.packed(made)
+        try:
+            taken = await asyncio.gather(*(self._post(url, octets) for url in urls))
+            withdraw = withdraw and bool(urls) and not any(taken)
+        finally:
+            if withdraw:
+                async with self._store.query("relay.tls_withdraw") as conn:
+                    await tlsresults.withdraw(conn, made.domain, made.day)
+
+    async def _post(self, url: str, octets: bytes) -> bool:
+        """Whether they take it (RFC 8460 5.4)."""
+        try:
+            status = await self._https.post(url, tlsreport.MEDIA_TYPE, octets)
+        except HttpsError as error:
+            reason = str(error)
+        else:
+            if 200 <= status < 300:
+                self._sent.inc()
+                return True
+            reason = f"the answer is {status}"
+        self._log.info("TLS report not taken", url=url, reason=reason)
+        return False
+
+    async def _readers(self, domain: str) -> tlsreport.Readers:
         try:
             answer = await self._dns.query(f"_smtp._tls.{domain}", "TXT")
         except NoSuchName:
-            return ()
+            return tlsreport.Readers()
         return tlsreport.readers(answer.texts)
 
     async def _published(self, kind: str, domain: str, counts: dict[TlsResult, int]) -> list[str]:

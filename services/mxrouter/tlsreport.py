@@ -1,4 +1,4 @@
-"""The daily report on how TLS with a domain went (RFC 8460): who wants it, what it says, the mail it is. Pure."""
+"""The daily report on how TLS with a domain went (RFC 8460): who wants it, what it says, how it looks. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from email.utils import format_datetime
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from services.core.store.tlsresults import TlsResult
@@ -21,6 +21,16 @@ from services.mxrouter.tally import SUCCESS
 _MOST_READERS: Final = 5
 _VERSION = re.compile(r"v=TLSRPTv1[ \t]*;", re.I)
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
+# No user and no password; what is a host is found out when it is asked for.
+_URL = re.compile(r"https://[A-Za-z0-9.:\[\]-]+(?:[/?][!-~]*)?", re.I)
+MEDIA_TYPE: Final = "application/tlsrpt+gzip"
+
+
+class Readers(NamedTuple):
+    """Who wants a report: by mail, and by HTTPS at these URLs."""
+
+    mail: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +47,23 @@ class Report:
     published: Mapping[str, Sequence[str]]
 
 
-def readers(texts: Sequence[str]) -> tuple[str, ...]:
-    """The addresses that a domain's TXT records name (RFC 8460 3); none where there is not one record."""
+def readers(texts: Sequence[str]) -> Readers:
+    """Those whom a domain's TXT records name (RFC 8460 3); nobody where there is not one record."""
     found = [text for text in texts if _VERSION.match(text)]
     if len(found) != 1:
-        return ()
+        return Readers()
     tags = (tag.partition("=") for tag in found[0].split(";"))
     uris = next((value for name, _, value in tags if name.strip().lower() == "rua"), "")
-    named = []
-    for uri in uris.split(","):
-        scheme, _, rest = uri.strip().partition(":")
+    named: dict[str, bool] = {}  # by mail or not
+    for uri in map(str.strip, uris.split(",")):
+        scheme, _, rest = uri.partition(":")
         address = unquote(rest.partition("?")[0])
         if scheme.lower() == "mailto" and _ADDRESS.fullmatch(address):
-            named.append(address)
-    return tuple(dict.fromkeys(named))[:_MOST_READERS]
+            named[address] = True
+        elif _URL.fullmatch(uri):
+            named[uri] = False
+    heard = list(named.items())[:_MOST_READERS]
+    return Readers(tuple(n for n, by_mail in heard if by_mail), tuple(n for n, by_mail in heard if not by_mail))
 
 
 def document(report: Report) -> dict[str, object]:
@@ -90,9 +103,13 @@ def _policy(report: Report, kind: str, rows: Sequence[tuple[TlsResult, int]]) ->
     return {"policy": policy, "summary": summary, **({"failure-details": failures} if failures else {})}
 
 
+def packed(report: Report) -> bytes:
+    """The report as octets of `MEDIA_TYPE` (RFC 8460 5.2)."""
+    return gzip.compress(json.dumps(document(report), indent=1).encode(), mtime=0)
+
+
 def compose(report: Report) -> bytes:
     """The report as a whole message with CRLF line ends, to be sent with a null reverse-path (RFC 8460 5.3)."""
-    packed = gzip.compress(json.dumps(document(report), indent=1).encode(), mtime=0)
     begin = int(datetime(report.day.year, report.day.month, report.day.day, tzinfo=report.now.tzinfo).timestamp())
     file = f"{report.hostname}!{report.domain}!{begin}!{begin + 86_399}!{report.name.partition('@')[0]}.json.gz"
     boundary = f"report-{report.name.partition('@')[0]}"
@@ -115,11 +132,11 @@ def compose(report: Report) -> bytes:
         f"How TLS with the mail hosts of {report.domain} went on {report.day} (UTC),",
         f"as {report.hostname} saw it. You get this because _smtp._tls.{report.domain} asks for it.",
         f"--{boundary}",
-        "Content-Type: application/tlsrpt+gzip",
+        f"Content-Type: {MEDIA_TYPE}",
         f'Content-Disposition: attachment; filename="{file}"',
         "Content-Transfer-Encoding: base64",
         "",
-        *encodebytes(packed).decode("ascii").splitlines(),
+        *encodebytes(packed(report)).decode("ascii").splitlines(),
         f"--{boundary}--",
         "",
     ]

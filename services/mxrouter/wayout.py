@@ -23,6 +23,7 @@ from services.mxrouter.attempt import Attempts
 from services.mxrouter.carriage import Carrier
 from services.mxrouter.destinations import Destinations
 from services.mxrouter.hold import Hold
+from services.mxrouter.https import Https
 from services.mxrouter.keyring import Keyring
 from services.mxrouter.leases import Leases
 from services.mxrouter.mtasts import Policy
@@ -97,6 +98,7 @@ def open_reports(
     bus: Bus,
     directory: Directory,
     dns: Dns,
+    https: Https,
     policy: Callable[[str], Awaitable[Policy | None]],
 ) -> None:
     """Tell domains how TLS with them goes, unless a setting says that nobody is told."""
@@ -108,6 +110,7 @@ def open_reports(
         store,
         OwnMail(spool, directory),
         dns,
+        https,
         policy,
         service.log,
         service.metrics,

@@ -152,6 +152,14 @@ secrets = Table(
     info=_reference,
 )
 
+# Revisions that a version must know to run on this schema: see `migrate`.
+needed_revisions = Table(
+    "needed_revisions",
+    metadata,
+    Column("revision", Text, primary_key=True),
+    info=_reference,
+)
+
 # UNLOGGED: a crash forgives failed logins, and counting them must not cost a disk flush.
 login_failures = Table(
     "login_failures",

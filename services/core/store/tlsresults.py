@@ -47,6 +47,7 @@ _OF_DOMAIN = text(
 _DONE = """
 INSERT INTO tls_reports (domain, day, spool_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING domain
 """
+_WITHDRAW = text("DELETE FROM tls_reports WHERE domain = :domain AND day = :day AND spool_id IS NULL")
 
 
 async def add(conn: AsyncConnection, day: date, counts: Mapping[TlsResult, int]) -> None:
@@ -83,12 +84,17 @@ async def of_domain(conn: AsyncConnection, domain: str, day: date) -> dict[TlsRe
 
 
 async def report(store: Store, domain: str, day: date, entry: Entry | None, due_in_s: float) -> bool:
-    """Keep the report that is sent, None for a domain that wants none. False, and nothing kept, where that is done."""
+    """Note that the domain is told, by a mail that is kept with it or without one. False where that is done."""
     async with store.driver("relay.tls_report") as conn, conn.transaction():
         done = await conn.fetchval(_DONE, domain, day, entry.spool_id if entry else None)
         if done is not None and entry is not None:
             await insert_within(conn, [entry], due_in_s)
     return done is not None
+
+
+async def withdraw(conn: AsyncConnection, domain: str, day: date) -> None:
+    """The domain is to have its report after all: what was done instead of a mail has come to nothing."""
+    await conn.execute(_WITHDRAW, {"domain": domain, "day": day})
 
 
 async def sweep(conn: AsyncConnection, before: date) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from typing import NamedTuple
 
+from services.core.foldername import SEPARATOR
 from services.imap.feature import AUTHENTICATED, Command, Feature
 from services.imap.features.status import parse_items, statuses
 from services.imap.queries import FolderRow
 from services.imap.session import Session
-from services.imap.tree import ROLE_ATTRIBUTES, SEPARATOR, Tree, matches
+from services.imap.tree import ROLE_ATTRIBUTES, Tree, matches
 from services.imap.wire.cursor import Cursor
 from services.imap.wire.responses import ListResponse, Ok, Response
 

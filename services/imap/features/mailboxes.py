@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
 
+from services.core.foldername import SEPARATOR, canonical, checked
 from services.core.ids import Fid
 from services.core.store import folders, messages
 from services.core.store.numbers import LIMIT
@@ -12,7 +13,7 @@ from services.imap import queries
 from services.imap.feature import AUTHENTICATED, Command, Feature
 from services.imap.queries import FolderRow
 from services.imap.session import Refused, Session
-from services.imap.tree import SEPARATOR, Tree, canonical, checked
+from services.imap.tree import Tree
 from services.imap.wire.cursor import Cursor
 from services.imap.wire.responses import Code, No, Ok, Response
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+from services.core.foldername import SEPARATOR
 from services.imap.feature import AUTHENTICATED, Command, Feature
 from services.imap.session import Session
-from services.imap.tree import SEPARATOR
 from services.imap.wire.cursor import Cursor
 from services.imap.wire.responses import Namespaces, Ok, Response
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from typing import NamedTuple
 
+from services.core.foldername import canonical
 from services.core.store.messages import expunge_deleted
 from services.imap import queries
 from services.imap.feature import AUTHENTICATED, SELECTED, Command, Feature
 from services.imap.features import status
 from services.imap.queries import FolderRow
 from services.imap.session import Refused, Selected, Session
-from services.imap.tree import canonical
 from services.imap.view import FlagRow, View
 from services.imap.wire.cursor import Cursor
 from services.imap.wire.responses import Bad, Code, Exists, Ok, Raw, Recent, Response, Vanished

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from services.core.foldername import canonical
 from services.core.ids import Fid
 from services.imap import queries
 from services.imap.feature import AUTHENTICATED, Command, Feature
 from services.imap.queries import FolderRow
 from services.imap.session import Refused, Session
-from services.imap.tree import canonical
 from services.imap.wire.cursor import Cursor
 from services.imap.wire.responses import Bad, Ok, Response, StatusResponse
 

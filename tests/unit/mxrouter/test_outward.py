@@ -22,7 +22,7 @@ from services.core.smtp.server import serve
 from services.core.smtp.session import Recipient, Sender, Session
 from services.core.store.engine import Store
 from services.mxrouter.carriage import Addressee, Fate, Letter, Route
-from services.mxrouter.outward import open_carrier
+from services.mxrouter.outward import open_carrier, open_https
 from tests.unit.mxrouter.world import World
 
 MESSAGE = "Subject: ü\r\n\r\n.\r\n..\r\nsmörgås\r\n".encode() + (b"x" * 70 + b"\r\n") * 3000
@@ -75,7 +75,7 @@ async def opened(world: World, store: Store) -> AsyncIterator[Open]:
         settings = Settings(hostname="mx.posta.test", relay=Relay(**relay))
         service = Service("mxrouter", settings, structlog.get_logger())
         services.append(service)
-        return open_carrier(service, store, world.dns)
+        return open_carrier(service, store, world.dns, open_https(service, world.dns))
 
     yield open_
     for service in services:
@@ -154,4 +154,4 @@ def test_a_ca_file_that_is_none_is_said_at_start(tmp_path: Any) -> None:
     service = Service("mxrouter", settings, structlog.get_logger())
 
     with pytest.raises(OSError):
-        open_carrier(service, Store("postgresql://127.0.0.1/x"), Dns(("127.0.0.1",)))
+        open_https(service, Dns(("127.0.0.1",)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import ssl
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from services.mxrouter.carriage import Fate, Outcome, Route, Smarthost
 from tests.unit.mxrouter.script import letter
+from tests.unit.mxrouter.web import Web
 from tests.unit.mxrouter.world import Caller, World
 
 REMOTE = Route("remote.test")
@@ -150,31 +150,10 @@ async def test_a_tlsa_question_that_fails_is_not_a_no(world: World) -> None:
 # ---- MTA-STS -------------------------------------------------------------------------------------------------------
 
 
-class Web:
-    """The web server of a policy."""
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-        self.policy = ""
-        self.status = "200 OK"
-        self.port = 0
-
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        body = self.policy.encode()
-        head = f"HTTP/1.1 {self.status}\r\nContent-Type: text/plain\r\nLocation: https://{MX}/\r\n"
-        writer.write(f"{head}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body)
-        await writer.drain()
-        writer.close()
-
-
 async def published(world: World, tls: ssl.SSLContext, policy: str, more: str = "") -> Web:
     """`policy` is what remote.test asks for."""
-    web = Web()
-    web.policy = "version: STSv1\r\n" + policy + "max_age: 86400\r\n"
-    server = await asyncio.start_server(web.answer, "127.0.0.4", 0, ssl=tls)
-    web.port = server.sockets[0].getsockname()[1]
-    world.keep(server)
+    web = await Web.at("127.0.0.4", tls, world)
+    web.body = "version: STSv1\r\n" + policy + "max_age: 86400\r\n"
     world.zone("remote.test", ZONE + more + '_mta-sts IN TXT "v=STSv1; id=20261125T1;"\n')
     return web
 
@@ -193,7 +172,7 @@ async def test_a_policy_that_the_host_keeps(world: World) -> None:
 
     assert world.results == [("sts", "successful")]
     assert [asked.split("\r\n")[0] for asked in web.asked] == ["GET /.well-known/mta-sts.txt HTTP/1.1"], "once"
-    assert "\r\nHost: mta-sts.remote.test\r\n" in web.asked[0]
+    assert f"\r\nHost: mta-sts.remote.test:{web.port}\r\n" in web.asked[0]
 
 
 def broken_host(world: World, mode: str) -> tuple[Callable[[Caller], object], str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -23,11 +24,15 @@ from services.core.store import accounts, tlsresults
 from services.core.store.tlsresults import TlsResult
 from services.core.telemetry import Metrics, logger
 from services.mxrouter.carriage import Fate, Route
+from services.mxrouter.https import Https
 from services.mxrouter.mtasts import Policy
 from services.mxrouter.reporter import Reporter
+from services.mxrouter.resolve import Resolver
+from services.mxrouter.security import trusting
 from services.mxrouter.tlsreport import readers
 from tests.unit.mxrouter.house import House, Script, relaying, until
 from tests.unit.mxrouter.script import letter
+from tests.unit.mxrouter.web import Web
 from tests.unit.mxrouter.world import World
 
 DAY = date(2026, 11, 24)
@@ -46,20 +51,23 @@ ASKS = '_smtp._tls IN TXT "v=TLSRPTv1; rua=mailto:tls@far.test"\n'
 
 
 @pytest.mark.parametrize(
-    ("texts", "named"),
+    ("texts", "mail", "urls"),
     [
-        (["v=TLSRPTv1; rua=mailto:a@far.test"], ["a@far.test"]),
-        (["v=tlsrptv1;rua=mailto:a@b.test , mailto:c%2Bd@b.test?s=x;", "v=spf1"], ["a@b.test", "c+d@b.test"]),
-        (["v=TLSRPTv1; rua=https://far.test/, mailto:a@far.test,mailto:a@far.test"], ["a@far.test"]),
-        (["v=TLSRPTv1; rua=mailto:a@far.test", "v=TLSRPTv1; rua=mailto:b@far.test"], []),
-        (["v=TLSRPTv1; rua=mailto:a@far.test%0D%0ABcc:x@y.test"], []),
-        (["v=TLSRPTv1; rua=mailto:a b@far.test, mailto:<a@far.test>"], []),
-        (["v=TLSRPTv1; rua=" + ",".join(f"mailto:{n}@a.test" for n in range(99))], [f"{n}@a.test" for n in range(5)]),
-        (["v=TLSRPTv2; rua=mailto:a@far.test", "v=TLSRPTv1", "", "v=TLSRPTv1; rua"], []),
+        (["v=TLSRPTv1; rua=mailto:a@far.test"], ["a@far.test"], []),
+        (["v=tlsrptv1;rua=mailto:a@b.test , mailto:c%2Bd@b.test?s=x;", "v=spf1"], ["a@b.test", "c+d@b.test"], []),
+        (["v=TLSRPTv1; rua=https://far.test/v1?x=%2C, mailto:a@far.test,mailto:a@far.test"], ["a@far.test"],
+            ["https://far.test/v1?x=%2C"]),
+        (["v=TLSRPTv1; rua=https://u:p@far.test/, http://far.test, https://, https:far.test, ftp://far.test"], [], []),
+        (["v=TLSRPTv1; rua=mailto:a@far.test", "v=TLSRPTv1; rua=mailto:b@far.test"], [], []),
+        (["v=TLSRPTv1; rua=mailto:a@far.test%0D%0ABcc:x@y.test"], [], []),
+        (["v=TLSRPTv1; rua=mailto:a b@far.test, mailto:<a@far.test>"], [], []),
+        (["v=TLSRPTv1; rua=https://a.test," + ",".join(f"mailto:{n}@a.test" for n in range(99))],
+            [f"{n}@a.test" for n in range(4)], ["https://a.test"]),
+        (["v=TLSRPTv2; rua=mailto:a@far.test", "v=TLSRPTv1", "", "v=TLSRPTv1; rua"], [], []),
     ],
 )  # fmt: skip
-def test_who_wants_to_know(texts: list[str], named: list[str]) -> None:
-    assert list(readers(texts)) == named
+def test_who_wants_to_know(texts: list[str], mail: list[str], urls: list[str]) -> None:
+    assert readers(texts) == (tuple(mail), tuple(urls))
 
 
 Make = Callable[..., Reporter]
@@ -76,11 +84,12 @@ async def make(house: House, world: World, bus: Bus) -> Make:
     async def sts(domain: str) -> Policy | None:
         return STS if domain == "far.test" else None
 
-    def made(now: datetime = NOON) -> Reporter:
+    def made(now: datetime = NOON, ca: Path | None = None) -> Reporter:
         log = logger("test")
         mail = OwnMail(Spool(house.store, bus, log), directory)
         told = {"host": HOST, "port": 25, "clock": lambda: now}
-        return Reporter(house.store, mail, world.dns, sts, log, Metrics("test"), **told)
+        https = Https(Resolver(world.dns, ()), trusting(ca), timeout_s=3.0, private=True)
+        return Reporter(house.store, mail, world.dns, https, sts, log, Metrics("test"), **told)
 
     return made
 
@@ -163,6 +172,64 @@ async def test_a_dns_that_is_silent_puts_the_report_off(house: House, world: Wor
     world.zone("far.test", ASKS)
     await make().look()
     assert len(await house.rows("SELECT 1 FROM spool")) == 1
+
+
+def asks_for(*urls: str) -> str:
+    return f'_smtp._tls IN TXT "v=TLSRPTv1; rua={",".join(urls)}"\nreports IN A 127.0.0.4\nelsewhere IN A 127.0.0.4\n'
+
+
+async def done(house: House) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await house.rows("SELECT domain, spool_id FROM tls_reports")]
+
+
+async def test_a_report_is_posted(house: House, world: World, make: Make) -> None:
+    files, tls = world.certificate("reports.far.test")
+    web = await Web.at("127.0.0.4", tls, world)
+    web.status = "201 Created"
+    world.zone("far.test", asks_for(f"https://reports.far.test:{web.port}/v1/tls?of=far"))
+
+    await asyncio.gather(*(make(ca=files.ca).look() for _ in range(4)))
+    await make(ca=files.ca).look()
+
+    (asked,) = web.asked  # once, whoever looks
+    assert asked.startswith("POST /v1/tls?of=far HTTP/1.1\r\n")
+    assert f"\r\nHost: reports.far.test:{web.port}\r\n" in asked
+    assert "\r\nContent-Type: application/tlsrpt+gzip\r\n" in asked
+    report = json.loads(gzip.decompress(web.bodies[0]))
+    assert [policy["policy"]["policy-type"] for policy in report["policies"]] == ["sts", "tlsa"]
+    assert await done(house) == [("far.test", None)]
+
+
+async def test_who_names_several_is_told_by_each_that_takes_it(house: House, world: World, make: Make) -> None:
+    files, tls = world.certificate("reports.far.test")
+    web = await Web.at("127.0.0.4", tls, world)
+    good = f"https://reports.far.test:{web.port}/"
+    world.zone("far.test", asks_for("https://nowhere.far.test/", good, "mailto:tls@far.test", "https://far.test:x/"))
+
+    await make(ca=files.ca).look()
+
+    assert len(web.asked) == 1
+    assert len(await house.rows("SELECT 1 FROM spool")) == 1
+    assert len(await done(house)) == 1
+
+
+@pytest.mark.parametrize("flaw", ["503 Service Unavailable", "302 Found", "silent", "somebody else", "gone"])
+async def test_a_report_that_nobody_takes_is_put_off(house: House, world: World, make: Make, flaw: str) -> None:
+    files, tls = world.certificate("reports.far.test")
+    web = await Web.at("127.0.0.4", tls, world)
+    name = "elsewhere" if flaw == "somebody else" else "reports"
+    world.zone("far.test", asks_for(f"https://{name}.far.test:{1 if flaw == 'gone' else web.port}/"))
+    web.status = flaw if flaw[0].isdigit() else "200 OK"
+    web.silent = flaw == "silent"
+
+    await make(ca=files.ca).look()
+
+    assert await done(house) == []
+    assert len(web.asked) == (0 if flaw in ("somebody else", "gone") else 1), "a redirect is not followed"
+    web.status, web.silent = "200 OK", False
+    world.zone("far.test", asks_for(f"https://reports.far.test:{web.port}/"))
+    await make(ca=files.ca).look()
+    assert await done(house) == [("far.test", None)]
 
 
 @pytest.mark.parametrize("waived", [True, False])

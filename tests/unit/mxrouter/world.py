@@ -15,6 +15,7 @@ from services.core.dns import Dns
 from services.core.telemetry import Metrics
 from services.core.tls import DevCertificate, ensure_dev_certificate, server_context
 from services.mxrouter.client import Client
+from services.mxrouter.https import Https
 from services.mxrouter.link import Patience
 from services.mxrouter.mtasts import Policies
 from services.mxrouter.opening import Opener
@@ -160,13 +161,9 @@ class World:
     ) -> Client:
         resolver = Resolver(self.dns, ourselves, random=Random(4))
         trust = trusting(ca)
-        policies = (
-            Policies(
-                self.dns, resolver, trust, lambda *failure: self.failures.append(failure), timeout_s=2.0, port=sts_port
-            )
-            if sts_port
-            else None
-        )
+        https = Https(resolver, trust, timeout_s=2.0, private=True)
+        failed = lambda *failure: self.failures.append(failure)  # noqa: E731
+        policies = Policies(self.dns, https, failed, port=sts_port) if sts_port else None
         security = Security(self.dns, policies, trust, self.tally)
         client = Client(
             resolver,

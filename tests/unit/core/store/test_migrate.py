@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import asyncpg
 import pytest
@@ -49,6 +53,7 @@ def test_a_wrong_password_is_one_line(postgres_url: str, capsys: pytest.CaptureF
 def test_the_newest_schema_and_one_that_is_newer_still_will_do() -> None:
     assert lacks(HEAD) == ""
     assert lacks("a revision of the next version") == ""
+    assert lacks("") == "no schema yet"
 
 
 def test_every_older_schema_lacks_something() -> None:
@@ -56,15 +61,61 @@ def test_every_older_schema_lacks_something() -> None:
         assert bool(lacks(script.revision)) == (script.revision != HEAD)
 
 
-async def test_a_pod_waits_until_the_schema_is_there(postgres_server: str) -> None:
-    url = postgres_server.rsplit("/", 1)[0] + "/waits_for_its_schema"
-    conn = await asyncpg.connect(postgres_server)
-    await conn.execute("CREATE DATABASE waits_for_its_schema")
+@pytest.fixture
+def new_database(postgres_server: str) -> Iterator[str]:
+    """The URL of a database without a schema."""
+    asyncio.run(_execute(postgres_server, "CREATE DATABASE of_some_version"))
+    yield postgres_server.rsplit("/", 1)[0] + "/of_some_version"
+    asyncio.run(_execute(postgres_server, "DROP DATABASE of_some_version WITH (FORCE)"))
+
+
+async def _execute(url: str, *statements: str) -> None:
+    conn = await asyncpg.connect(url)
     try:
-        waiting = asyncio.create_task(wait(url))
-        await asyncio.sleep(0)
-        await migrate(url)
-        await waiting
+        for statement in statements:
+            await conn.execute(statement)
     finally:
-        await conn.execute("DROP DATABASE waits_for_its_schema WITH (FORCE)")
         await conn.close()
+
+
+async def test_a_pod_waits_until_the_schema_is_there(new_database: str) -> None:
+    waiting = asyncio.create_task(wait(new_database))
+    await asyncio.sleep(0)
+    await migrate(new_database)
+    await waiting
+
+
+NEWER = "UPDATE alembic_version SET version_num = 'of_the_next_version'"
+
+
+def run(url: str, *words: str) -> tuple[int, str]:
+    """Exit code and stderr of the init container (`--wait`) or of the Job."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("POSTA_")}
+    done = subprocess.run(
+        (sys.executable, "-m", "services.core.store.migrate", *words),
+        env={**clean, "POSTA_DATABASE_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+def test_a_newer_schema_that_only_expanded_serves_this_version(new_database: str) -> None:
+    assert run(new_database) == (0, f"posta: the schema is at {HEAD}\n")
+    assert run(new_database, "--wait") == (0, "")
+    # It took away what nobody has used since a revision that is known here.
+    asyncio.run(_execute(new_database, NEWER, f"INSERT INTO needed_revisions VALUES ('{HEAD}')"))
+    assert run(new_database, "--wait") == (0, "")
+    assert run(new_database) == (0, "posta: the schema is at of_the_next_version\n")
+
+
+def test_a_schema_that_took_away_what_this_version_uses_is_refused_in_one_line(new_database: str) -> None:
+    asyncio.run(migrate(new_database))
+    asyncio.run(_execute(new_database, NEWER, "INSERT INTO needed_revisions VALUES ('after_this_one')"))
+    line = (
+        "posta: the schema is at of_the_next_version and needs a version of Posta that knows after_this_one; "
+        f"this one ends at {HEAD}\n"
+    )
+    assert run(new_database, "--wait") == (2, line)
+    assert run(new_database) == (2, line)
