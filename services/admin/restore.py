@@ -20,7 +20,7 @@ from services.contracts.v1.mail_pb2 import Changed
 from services.core.bus import Bus
 from services.core.foldername import SEPARATOR, canonical, checked, paths
 from services.core.ids import AccountId, Fid
-from services.core.store import accounts, beside, blobs, content, folders, messages, numbers
+from services.core.store import accounts, beside, blobs, content, folders, messages, numbers, places
 from services.core.store.beside import Held
 from services.core.store.engine import Store
 from services.core.store.flags import Flag
@@ -51,7 +51,7 @@ class Restoration:
         into = checked(into) if into else ""
         async with self._live.read("restore.account") as conn:
             account_id = (await accounts.get(conn, address)).account_id
-            quota, used = await accounts.usage(conn, account_id)
+            quota, used = await places.usage(conn, account_id)
         async with self._source.read("restore.account") as conn:
             try:
                 source_id = (await accounts.get(conn, address)).account_id

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "2026_11_28_needed_revisions"
-down_revision = "2026_11_25_tls_reports"
+down_revision = "2026_11_28_admin_tokens"
 
 
 def upgrade() -> None:
