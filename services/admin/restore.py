@@ -76,7 +76,10 @@ class Restoration:
         """The folder at `path`, made with those above it where they are gone."""
         fid, levels = Fid(0), canonical(path).split(SEPARATOR)
         async with self._live.begin("restore.folder") as conn:
-            await numbers.lock(conn, account_id)
+            try:
+                await numbers.lock(conn, account_id)
+            except numbers.NoSuchAccount:
+                raise NotRestored("the account was deleted meanwhile") from None
             rows = await folders.list_folders(conn, account_id)
             path_of = paths(rows)
             there = {path_of[row.fid]: row for row in rows if row.fid in path_of}
@@ -94,6 +97,8 @@ class Restoration:
     async def _bring(self, source_id: AccountId, fid: Fid, batch: list[Held], account_id: AccountId, into: Fid) -> None:
         rows = await beside.messages(self._source, source_id, fid, [each.uid for each in batch])
         octets = await blobs.read(self._source, [row.blob_id for row in rows])
+        if lacking := {row.blob_id for row in rows} - octets.keys():
+            raise NotRestored(f"the source lacks the octets of {len(lacking)} messages")
         await blobs.stage_named(self._live, list(octets.items()))
         placements = [
             Placement(

@@ -16,7 +16,9 @@ from services.core.tls import Certificate, Tls
 async def open_store(service: Service) -> Store:
     """The store, once it answers: until then the service is not ready. Closed with the service."""
     settings = service.settings.database
-    store = Store(settings.url, settings.pool, service.metrics)
+    store = Store(
+        settings.url, settings.pool, service.metrics, settings.connect_timeout_s, settings.statement_timeout_s
+    )
     if settings.read_only_url:
         store.replica = Replica(settings.read_only_url, settings.pool, service.metrics)
     service.on_close(store.close)

@@ -102,7 +102,7 @@ class Directory:
         """`srs_secret`: as `srs.secret` is set; without it, the one that the store may have made."""
         self._store, self._bus, self._srs_secret, self._clock = store, bus, srs_secret, clock
         self._resolved: Cache[Address, Resolution] = Cache(_SIZE, _TTL_S)
-        self._foreign: Cache[str, bool] = Cache(_SIZE, _TTL_S)  # domains that are not ours: true
+        self._foreign: Cache[str, bool] = Cache(_SIZE, _UNKNOWN_TTL_S)  # domains that are not ours: true
         self._owned: Cache[AccountId, frozenset[str]] = Cache(_SIZE, _TTL_S)
         self._rooms: Cache[AccountId, tuple[int | None, int]] = Cache(_SIZE, _ROOM_TTL_S)
 

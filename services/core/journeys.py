@@ -2,7 +2,7 @@
 
 These are told of messages that they sent or were to get: the steps of the whole message, and those of their own
 recipients; of what they handed in, also how it fared with other servers. Of other recipients they learn nothing, by
-asking for them neither: not where an alias of somebody else's domain leads, nor who is behind its addresses.
+asking for them neither, nor of anybody elsewhere to whom an alias led: the last of a chain may be somebody else's.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _concerns(event: TraceEvent, within: Sequence[str]) -> bool:
 
 def _told(event: TraceEvent, within: Sequence[str] | None, own: bool = False) -> str:
     """The event's recipients, as far as they may be known. `own`: the message was handed in by those who ask."""
-    if within is None or (own and event.service == _RELAYED and event.forwarded_by in ("", *within)):
+    if within is None or (own and event.service == _RELAYED and not event.forwarded_by):
         return event.recipient
     return ", ".join(address for address in event.recipient.split(", ") if _domain(address) in within)
 

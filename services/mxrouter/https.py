@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final, NamedTuple
 
 import httpx
@@ -12,6 +12,7 @@ import httpx
 from services.mxrouter.resolve import Resolver, Unroutable
 
 _ADDRESSES: Final = 2
+_NAT64, _UNICAST = ip_network("64:ff9b::/96"), ip_network("2000::/3")
 
 
 class HttpsError(Exception):
@@ -99,6 +100,12 @@ class Https:
 def _public(address: str) -> bool:
     """Whether the world may be there: a stranger must not have us talk to what only we can reach."""
     ip = ip_address(address)
+    if isinstance(ip, IPv6Address):
+        # What stands for an IPv4 address is judged as that one.
+        inner = IPv4Address(ip.packed[12:]) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour
+        if inner is None and ip not in _UNICAST:
+            return False
+        ip = inner or ip
     return ip.is_global and not ip.is_multicast
 
 

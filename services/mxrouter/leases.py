@@ -23,7 +23,7 @@ class Leases:
     def __init__(self, store: Store, pod: str, lease_s: float, log: Logger) -> None:
         self._store, self._pod, self._lease_s, self._log = store, pod, lease_s, log
         self._held: dict[tuple[SpoolId, int], int] = {}
-        self._named: Group[tuple[SpoolId, str], Claim | None] = Group(self._claim_these, 256, 256)
+        self._named: Group[tuple[SpoolId, str], Claim | None] = Group(self._claim_these, 256, 256)  # each weighs 1
 
     async def claim_one(self, spool_id: SpoolId, domain: str) -> list[Claim]:
         """That fresh letter, or none if somebody has it in hand; those asked for together cost one statement."""

@@ -1,11 +1,10 @@
 """The way out: who is visited, by how many at once, and in whose turn.
 
 A visit is one task at one destination: it leases letters for a domain, has them carried one after the other, and goes
-on until none is left. A ticket begins a visit with the letter that was just accepted, which ends with it unless others
-found no room meanwhile; a look at the queue every two seconds finds all else: retries, what a ticket was lost for, what
-did not fit. First attempts and retries have slots of their own, and of
-those for first attempts the last quarter is for destinations that have answered of late: whatever hangs, hangs
-elsewhere.
+on until none is left. One that a ticket begins is for the letter that was just accepted, and ends with it unless others
+found no room meanwhile. A look at the queue every two seconds, less often while looking takes long, finds all else:
+retries, what a ticket was lost for, what did not fit. First attempts and retries have slots of their own, and of those
+for first attempts the last quarter is for destinations that have answered of late: whatever hangs, hangs elsewhere.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ _NAK_S = 5.0
 _RULES_EVERY_S = 10.0
 _DEPTH_EVERY_S = 30.0
 _BREATH_S = 0.25  # between two looks, however many visits end
-_AT_WORK = 0.1  # of the time may be spent looking, however long the queue is
+_AT_WORK, _LONGEST_PAUSE_S = 0.1, 10.0  # a tenth of the time may be spent looking, however long the queue is
 _STATES = ("fresh", "waiting", "due", "sending", "held")
 
 
@@ -108,7 +107,7 @@ class Relay:
                     await self._measure()
             except StoreUnavailable as error:
                 self._log.warning("queue not looked at", reason=str(error))
-            await asyncio.sleep(max(_BREATH_S, (loop.time() - now) / _AT_WORK))
+            await asyncio.sleep(min(max(_BREATH_S, (loop.time() - now) / _AT_WORK), _LONGEST_PAUSE_S))
             try:
                 async with asyncio.timeout(self._settings.poll_s):
                     await self._wake.wait()
@@ -135,12 +134,16 @@ class Relay:
         room, unproven = self._room(kind, proven=True), self._room(kind, proven=False)
         if room <= 0:
             return
-        # Who is being visited is served by that visit, which calls others to help where one is not enough.
+        # What is due is in nobody's hand, so whoever is there already does not do for it: a letter may hang. Those who
+        # take no further visit would only crowd out others.
+        full = [
+            domain for domain, of in self._visited if of is kind and not self._destinations.open(self._name(domain))
+        ]
         names = await queue.due(
             self._store,
             kind,
             _DOMAINS_AT_ONCE,
-            but=[domain for domain, of in self._visited if of is kind],
+            but=full,
             of=None if unproven > 0 else self._destinations.living(),
         )
         for domain in names:
@@ -148,7 +151,7 @@ class Relay:
 
     def _visit(self, domain: str, kind: Kind, first: SpoolId | None = None) -> bool:
         """Begin a visit, if the slots and the destination's limits allow one more."""
-        name = destination(pick(self._rules, "", domain))
+        name = self._name(domain)
         if self._draining:
             return False
         if self._destinations.down(name) is not None:
@@ -160,6 +163,9 @@ class Relay:
             return False
         self._begin(domain, kind, name, slots=1, first=first)
         return True
+
+    def _name(self, domain: str) -> str:
+        return destination(pick(self._rules, "", domain))
 
     def _room(self, kind: Kind, *, proven: bool) -> int:
         slots = self._slots[kind]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, TypeAlias
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Depends, HTTPException, Path, Query
 
 from services.core.auth.enroll import add_app_password, set_password
 from services.core.bus import Bus
@@ -104,6 +104,8 @@ def _accounts(api: APIRouter, store: Store, bus: Bus) -> None:
 
     @api.patch("/accounts/{address}")
     async def change_account(address: _Text, change: AccountChange, reach: Within) -> Account:
+        if change.sending is not None and reach.domains is not None:
+            raise HTTPException(403, "What an account may send is for the platform's own token")
         async with store.begin(_CHANGE) as conn:
             account_id = (await _account(conn, address, reach)).account_id
             if change.display_name is not None:

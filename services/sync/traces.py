@@ -16,7 +16,7 @@ from services.sync.reach import Within
 
 _Id = Annotated[str, plain(64)]
 _Meant = Annotated[str, plain(998), Field(min_length=1)]
-_Limit = Annotated[int, Query(ge=1, le=100)]
+_Limit = Annotated[int, Query(ge=1, le=journeys.MESSAGES)]
 
 
 class Step(BaseModel):

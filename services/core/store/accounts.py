@@ -1,4 +1,4 @@
-"""Domains, accounts and the addresses that lead to them: what provisioning writes (`places` is what is asked of it).
+"""Domains, accounts and the addresses that lead to them, as provisioning writes them; the directory asks `places`.
 
 Every change to an address first locks its domain's row, so that "is it free?" and "take it" are one step and a domain
 cannot vanish beneath a new account. Tell the caches after the commit: `directory.announce`.

@@ -74,9 +74,17 @@ async def _keep(_conn: object) -> None:
 class Store:
     """The pool. Raises `StoreUnavailable` when Postgres is gone; a cancelled borrower's work is rolled back."""
 
-    def __init__(self, url: str, pool: int = 8, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        pool: int = 8,
+        metrics: Metrics | None = None,
+        connect_timeout_s: float = 5,
+        statement_timeout_s: float = 60,
+    ) -> None:
         """`url`: postgresql://user:password@host:port/database, with `?prepared_statements=off` through a pooler that
-        carries none over. `pool`: connections kept and at most opened.
+        carries none over. `pool`: connections kept and at most opened. A statement that is not answered in its time
+        is cancelled, and the store unavailable: its host may have vanished.
         """
         self._seconds: Histogram | None = None
         self._away: Counter | None = None
@@ -86,14 +94,15 @@ class Store:
             )
             self._away = metrics.counter("store_unavailable", "Transactions that found no database, or lost it.")
         self._url, prepared = pooler.split(url)
-        self._size, self._told = pool, _PREPARED if prepared else _WHOLE
+        self._size, told = pool, _PREPARED if prepared else _WHOLE
+        self._told = {**told, "timeout": connect_timeout_s, "command_timeout": statement_timeout_s}
         self._engine = create_async_engine(
             make_url(self._url).set(drivername="postgresql+asyncpg"),
             pool_size=pool,
             max_overflow=0,
             pool_timeout=20,
             pool_use_lifo=True,  # idle connections stay idle, so their backends can be trimmed
-            connect_args={"timeout": 5, **self._told, **({} if prepared else _WHOLE_IN_SQLALCHEMY)},
+            connect_args={**self._told, **({} if prepared else _WHOLE_IN_SQLALCHEMY)},
         )
         self.replica: Replica | None = None
         """Where there is one: a copy that may be behind."""
@@ -133,7 +142,7 @@ class Store:
             async with self._opening:
                 if self._drivers is None:
                     self._drivers = await asyncpg.create_pool(
-                        self._url, min_size=1, max_size=self._size, timeout=5, reset=_keep, **self._told
+                        self._url, min_size=1, max_size=self._size, reset=_keep, **self._told
                     )
             async with self._drivers.acquire(timeout=20) as conn:
                 try:

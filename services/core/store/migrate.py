@@ -2,7 +2,7 @@
 
 Revisions only expand what the running version uses, so version N and N-1 run together; a later revision contracts. One
 that does puts into `needed_revisions` the revision from which on nobody uses what it takes away: a version that does
-not know that one would break, and refuses to start. Any other schema that is newer than a version serves it.
+not know that one would break, and its init container stops it. Any other schema that is newer than a version serves it.
 
 With `--wait` nothing is changed: it returns once the schema is no older than this version, which is what a pod's init
 container waits for.

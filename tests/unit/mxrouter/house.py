@@ -166,7 +166,7 @@ async def relaying(
 ) -> AsyncIterator[Relay]:
     """A relay as a pod has it, which looks at the queue all the time."""
     store, log, metrics = house.store, logger("test"), Metrics("test")
-    wanted = Settings(poll_s=0.05, **settings)
+    wanted = Settings(**{"poll_s": 0.05, **settings})
     directory = Directory(store, bus)
     await directory.start()
     destinations = Destinations(

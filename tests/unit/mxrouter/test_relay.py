@@ -77,6 +77,46 @@ async def test_a_ticket_begins_a_visit_at_once(house: House, bus: Bus, carrier: 
         await pulled.unsubscribe()
 
 
+async def test_a_letter_whose_ticket_was_lost_does_not_wait_for_those_on_their_way(
+    house: House, bus: Bus, carrier: Script
+) -> None:
+    async with relaying(house, bus, carrier) as relay:
+        await house.accept("first@far.test")
+        # It lives, so more than one may go there; and none is there, who would have the next letter before its ticket.
+        await until(lambda: carrier.to("far.test") == [["first@far.test"]] and not relay._visits)
+        carrier.hangs["far.test"] = asyncio.Event()
+        pulled = await bus.consume_work(work_remote(), "relay", Ticket, 8, relay.serve)
+        told = await house.accept("slow@far.test")
+        await bus.publish_work(work_remote(), Ticket(envelope={"spool_id": told}), told)
+        await until(lambda: carrier.at_once["far.test"] == 1)
+        await house.accept("lost@far.test")
+        await until(lambda: ["lost@far.test"] in carrier.to("far.test"))
+        carrier.hangs["far.test"].set()
+        await pulled.unsubscribe()
+
+
+async def test_letters_that_found_no_room_go_with_the_visit_that_had_it(
+    house: House, bus: Bus, carrier: Script
+) -> None:
+    async with relaying(house, bus, carrier, connections=1, poll_s=60) as relay:
+        carrier.hangs["far.test"] = asyncio.Event()
+        pulled = await bus.consume_work(work_remote(), "relay", Ticket, 8, relay.serve)
+        for name in ("a", "b", "c"):
+            spool_id = await house.accept(f"{name}@far.test")
+            await bus.publish_work(work_remote(), Ticket(envelope={"spool_id": spool_id}), spool_id)
+        await until(lambda: carrier.at_once["far.test"] == 1)
+        await until(lambda: _all_told(bus))
+        carrier.hangs["far.test"].set()
+        await until(lambda: sorted(carrier.to("far.test")) == [["a@far.test"], ["b@far.test"], ["c@far.test"]])
+        assert carrier.most["far.test"] == 1
+        await pulled.unsubscribe()
+
+
+async def _all_told(bus: Bus) -> bool:
+    info = await bus.api("CONSUMER.INFO.WORK.relay", {})
+    return (info["num_pending"], info["num_ack_pending"]) == (0, 0)
+
+
 async def test_outcomes_of_one_transaction_make_one_notice(house: House, bus: Bus, carrier: Script) -> None:
     await house.alice()
     spool_id = await house.accept("sent@far.test", "bad@far.test", "worse@far.test", "later@far.test", ret="HDRS")

@@ -220,7 +220,7 @@ async def test_each_traces_what_it_sent_or_got(two: Two, bus: Bus) -> None:
 
 
 async def test_who_handed_a_message_in_learns_how_it_left(two: Two, bus: Bus) -> None:
-    """But not where an alias of the other tenant led; and a name on what came from outside is no proof."""
+    """But not where an alias led; and a name on what came from outside is no proof."""
 
     async def steps(door: str) -> list[tuple[str, str]]:
         spool_id = str(new_spool_id())
@@ -235,6 +235,16 @@ async def test_who_handed_a_message_in_learns_how_it_left(two: Two, bus: Bus) ->
 
     assert await steps("submission") == [("accepted", ""), ("relayed", "far@elsewhere.test")]
     assert await steps("mxrouter") == [("accepted", "")]
+
+
+async def test_what_it_may_send_is_the_platforms_to_say(two: Two, store: Store) -> None:
+    ann = (await ids(store))["ann@red.test"]
+    async with store.begin("test") as conn:
+        await conn.execute(text("UPDATE accounts SET sending = 'paused' WHERE account_id = :ann"), {"ann": ann})
+    again = {"sending": "active"}
+    problem(await two.red.patch(f"{API}/accounts/ann@red.test", json=again), 403)
+    assert (await done(two.red.get(f"{API}/accounts/ann@red.test")))["sending"] == "paused"
+    assert (await done(two.platform.patch(f"{API}/accounts/ann@red.test", json=again)))["sending"] == "active"
 
 
 async def test_a_tokens_life(two: Two, store: Store) -> None:

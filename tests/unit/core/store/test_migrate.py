@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from alembic.script import ScriptDirectory
 
-from services.core.store.migrate import config, lacks, main, migrate, wait
+from services.core.store.migrate import config, lacks, main, migrate
 
 SCRIPTS = ScriptDirectory.from_config(config())
 HEAD = str(SCRIPTS.get_current_head())
@@ -79,10 +79,16 @@ async def _execute(url: str, *statements: str) -> None:
 
 
 async def test_a_pod_waits_until_the_schema_is_there(new_database: str) -> None:
-    waiting = asyncio.create_task(wait(new_database))
-    await asyncio.sleep(0)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.core.store.migrate", "--wait"),
+        env={**os.environ, "POSTA_DATABASE_URL": new_database},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    assert b"no schema yet" in await process.stdout.readline()
     await migrate(new_database)
-    await waiting
+    assert await process.wait() == 0
 
 
 NEWER = "UPDATE alembic_version SET version_num = 'of_the_next_version'"
