@@ -67,6 +67,7 @@ class Database(_Group):
     pool: Count = 8
     connect_timeout_s: Seconds = 5
     statement_timeout_s: Seconds = 60
+    """Of what a message or a reader waits for; upkeep has no limit."""
     durable_staging: bool = False
     """True where blobs live on another Postgres than the spool: staging then commits synchronously."""
 

@@ -51,16 +51,12 @@ Connection: TypeAlias = AsyncConnection  # for those outside this room who pass 
 
 Driver: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
 
-# Statements are prepared once and run for ever: planning the larger ones each time costs more than running them. A plan
-# made while its table was empty would read the whole of it ever after, if it were allowed to where there is an index.
-_PREPARED: dict[str, Any] = {
-    "server_settings": {
-        "jit": "off",
-        "application_name": "posta",
-        "plan_cache_mode": "force_generic_plan",
-        "enable_seqscan": "off",
-    },
-}
+# Statements are prepared once and run for ever: planning the larger ones each time costs more than running them.
+_SETTINGS = {"jit": "off", "application_name": "posta", "plan_cache_mode": "force_generic_plan"}
+_PREPARED: dict[str, Any] = {"server_settings": _SETTINGS}
+# On the hot paths: a plan made while its table was empty would read the whole of it ever after, if it were allowed to
+# where there is an index. Upkeep may have to read a table whole.
+_LOOKS_UP: dict[str, Any] = {"server_settings": {**_SETTINGS, "enable_seqscan": "off"}}
 # Through a pooler that carries no prepared statements over: each is sent whole and unnamed, two round trips instead of
 # one. A pooler also refuses settings that it does not know.
 _WHOLE: dict[str, Any] = {"server_settings": {"application_name": "posta"}, "statement_cache_size": 0}
@@ -83,8 +79,9 @@ class Store:
         statement_timeout_s: float = 60,
     ) -> None:
         """`url`: postgresql://user:password@host:port/database, with `?prepared_statements=off` through a pooler that
-        carries none over. `pool`: connections kept and at most opened. A statement that is not answered in its time
-        is cancelled, and the store unavailable: its host may have vanished.
+        carries none over. `pool`: connections kept and at most opened. `statement_timeout_s` is for `driver`, where
+        messages and readers wait: what is not answered by then is cancelled, and the store unavailable, for its host
+        may have vanished. Upkeep takes what time it needs.
         """
         self._seconds: Histogram | None = None
         self._away: Counter | None = None
@@ -94,15 +91,16 @@ class Store:
             )
             self._away = metrics.counter("store_unavailable", "Transactions that found no database, or lost it.")
         self._url, prepared = pooler.split(url)
-        self._size, told = pool, _PREPARED if prepared else _WHOLE
-        self._told = {**told, "timeout": connect_timeout_s, "command_timeout": statement_timeout_s}
+        self._size, timeouts = pool, {"timeout": connect_timeout_s, "command_timeout": statement_timeout_s}
+        self._told_drivers = {**timeouts, **(_LOOKS_UP if prepared else _WHOLE)}
+        told = _PREPARED if prepared else {**_WHOLE, **_WHOLE_IN_SQLALCHEMY}
         self._engine = create_async_engine(
             make_url(self._url).set(drivername="postgresql+asyncpg"),
             pool_size=pool,
             max_overflow=0,
             pool_timeout=20,
             pool_use_lifo=True,  # idle connections stay idle, so their backends can be trimmed
-            connect_args={**self._told, **({} if prepared else _WHOLE_IN_SQLALCHEMY)},
+            connect_args={"timeout": connect_timeout_s, **told},
         )
         self.replica: Replica | None = None
         """Where there is one: a copy that may be behind."""
@@ -142,7 +140,7 @@ class Store:
             async with self._opening:
                 if self._drivers is None:
                     self._drivers = await asyncpg.create_pool(
-                        self._url, min_size=1, max_size=self._size, reset=_keep, **self._told
+                        self._url, min_size=1, max_size=self._size, reset=_keep, **self._told_drivers
                     )
             async with self._drivers.acquire(timeout=20) as conn:
                 try:
