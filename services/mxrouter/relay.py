@@ -150,7 +150,10 @@ class Relay:
             self._visit(domain, kind)
 
     def _visit(self, domain: str, kind: Kind, first: SpoolId | None = None) -> bool:
-        """Begin a visit, if the slots and the destination's limits allow one more."""
+        """Begin a visit, if the slots and the destination's limits allow one more; False when they do not.
+
+        A destination that is down has room enough: one visit puts off all that is for it.
+        """
         name = self._name(domain)
         if self._draining:
             return False

@@ -120,6 +120,9 @@ class World:
         self.clients: list[Client] = []
         self._servers: list[asyncio.Server] = []
 
+    def _failed(self, domain: str, result: str) -> None:
+        self.failures.append((domain, result))
+
     def zone(self, origin: str, text: str) -> None:
         (self.folder / f"{origin}.zone").write_text("$TTL 0\n" + text)
 
@@ -162,8 +165,7 @@ class World:
         resolver = Resolver(self.dns, ourselves, random=Random(4))
         trust = trusting(ca)
         https = Https(resolver, trust, timeout_s=2.0, private=True)
-        failed = lambda *failure: self.failures.append(failure)  # noqa: E731
-        policies = Policies(self.dns, https, failed, port=sts_port) if sts_port else None
+        policies = Policies(self.dns, https, self._failed, port=sts_port) if sts_port else None
         security = Security(self.dns, policies, trust, self.tally)
         client = Client(
             resolver,
